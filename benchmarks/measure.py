@@ -1,0 +1,190 @@
+"""What all benchmarks share: machine facts, interleaved timing, and reports as JSON beside a Markdown table.
+
+    seconds = interleave({"dense": run_dense, "phase": run_phase}, rounds=50, warmup=5)
+    write_report(out_dir, "cwm", rows, machine_facts(), samples=seconds)
+
+Within a round every contender has its turn, so that a change of clock or load meets all alike; the order rotates by one each
+round. Nothing is trimmed: every sample is in the JSON file.
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "edgeseg",
+    "numpy",
+    "opencv-python-headless",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "openvino",
+)
+
+
+def machine_facts() -> dict[str, Any]:
+    """Facts that a figure is worthless without: machine, versions, load, date, command line; JSON-ready."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "cpu": _cpu_model(),
+        "cpu_flags": _cpu_flags(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": _versions(),
+    }
+
+
+def interleave(
+    callables: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Call each of `callables` once per round, in rotating order.
+
+    Args:
+        rounds: measured rounds, at least 1.
+        warmup: rounds before those, whose times are dropped.
+        clock: seconds; `time.process_time` leaves out what other programs took, but adds up the threads.
+
+    Returns:
+        Seconds of each call, `rounds` of them per name, in the order of the rounds.
+    """
+    if rounds < 1 or warmup < 0 or not callables:
+        raise ValueError(f"nothing to measure: rounds {rounds}, warmup {warmup}, {len(callables)} callables")
+    names = list(callables)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(-warmup, rounds):
+        shift = index % len(names)
+        for name in names[shift:] + names[:shift]:
+            begin = clock()
+            callables[name]()
+            elapsed = clock() - begin
+            if index >= 0:
+                seconds[name].append(elapsed)
+    return seconds
+
+
+def summary_ms(seconds: Sequence[float]) -> dict[str, float]:
+    """Minimum, median, 90th percentile of latency samples in milliseconds, and their coefficient of variation `cv`."""
+    ordered = sorted(seconds)
+    spread = statistics.stdev(ordered) / statistics.fmean(ordered) if len(ordered) > 1 else 0.0
+    return {
+        "min_ms": round(1e3 * ordered[0], 3),
+        "median_ms": round(1e3 * statistics.median(ordered), 3),
+        "p90_ms": round(1e3 * ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))], 3),
+        "cv": round(spread, 4),
+    }
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows (dicts with the same keys) as a Markdown table, columns in the order of the first row's keys."""
+    if not rows:
+        return "(no rows)\n"
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write_report(
+    out_dir: str | Path,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    samples: Mapping[str, Sequence[float]] | None = None,
+) -> tuple[Path, Path]:
+    """Write `name.json` (rows, facts, samples in seconds) and `name.md` (a table, then the facts); returns both paths."""
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {"benchmark": name, "facts": dict(facts), "rows": [dict(row) for row in rows]}
+    if samples is not None:
+        document["samples_s"] = {key: list(values) for key, values in samples.items()}
+    json_path, markdown_path = folder / f"{name}.json", folder / f"{name}.md"
+    _write_atomically(json_path, json.dumps(document, indent=1) + "\n")
+    _write_atomically(markdown_path, f"# {name}\n\n{markdown_table(rows)}\n{_facts_text(facts)}")
+    return json_path, markdown_path
+
+
+def _facts_text(facts: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in facts.items() if value is not None}
+    return "".join(f"- {key}: {_cell(value)}\n" for key, value in shown.items())
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.1f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_cell(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(_cell(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu_model() -> str:
+    for line in _lines("/proc/cpuinfo"):
+        if line.lower().startswith(("model name", "hardware")):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> list[str]:
+    """The instruction sets that decide how fast a convolution can be."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith(("flags", "Features")):
+            flags = set(line.partition(":")[2].split())
+            return [
+                flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_tile", "asimd", "asimddp") if flag in flags
+            ]
+    return []
+
+
+def _first_line(path: str) -> str | None:
+    lines = _lines(path)
+    return lines[0].strip() if lines else None
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
