@@ -28,7 +28,9 @@ class ClassSet:
         if len(set(self.names)) != len(self.names):
             raise InputError(f"class names must be unique | got {', '.join(self.names)}")
         if len(self.palette) != len(self.names):
-            raise InputError(f"the palette needs one colour per class | got {len(self.palette)} for {len(self.names)} classes")
+            raise InputError(
+                f"the palette needs one colour per class | got {len(self.palette)} for {len(self.names)} classes"
+            )
         for colour in self.palette:
             if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
                 raise InputError(f"a palette colour is three values from 0 to 255 | got {colour}")
@@ -74,10 +76,14 @@ class ClassSet:
         try:
             names = tuple(str(name) for name in values["names"])
             palette = values.get("palette")
-            colours = tuple((int(r), int(g), int(b)) for r, g, b in palette) if palette else distinct_colours(len(names))
+            colours = (
+                tuple((int(r), int(g), int(b)) for r, g, b in palette) if palette else distinct_colours(len(names))
+            )
             return cls(names, colours, int(values.get("ignore_value", 255)), tuple(values.get("movable", ())))
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"classes are not readable ({error!r}) | expected names, palette, ignore_value, movable") from error
+            raise InputError(
+                f"classes are not readable ({error!r}) | expected names, palette, ignore_value, movable"
+            ) from error
 
 
 def distinct_colours(count: int) -> tuple[tuple[int, int, int], ...]:

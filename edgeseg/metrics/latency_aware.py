@@ -224,7 +224,9 @@ def asymptotic_miou(
         InputError: the video is not longer than the warm-up.
     """
     if frame_count <= warm_up_frames + 1:
-        raise InputError(f"the video is too short for a warm-up | got {frame_count} frames, expected more than {warm_up_frames + 1}")
+        raise InputError(
+            f"the video is too short for a warm-up | got {frame_count} frames, expected more than {warm_up_frames + 1}"
+        )
     values = []
     for start in (0, 1):
         matrix = ConfusionMatrix(class_count)

@@ -1,0 +1,173 @@
+"""A device profile: the latencies of a bundle's configurations on one device, every sample kept."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeseg.atomic import write_text
+from edgeseg.bundle import Bundle
+from edgeseg.errors import ArtifactError
+
+FORMAT = "edgeseg-device-profile"
+MAJOR, MINOR = 1, 0
+STABLE_VARIATION = 0.025
+"""Coefficient of variation above which a measurement is called unstable (the threshold that trtexec warns at)."""
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """Latencies of one configuration, from frame bytes in to label bytes out."""
+
+    name: str
+    digest: str
+    """Digest of the configuration that was measured (`BundleConfiguration.digest`)."""
+    samples_ms: tuple[float, ...]
+    """Every sample after the warm-up, in the order of measurement; none is trimmed. Empty when it was never run."""
+    warm_up_steps: int
+    peak_memory_mb: float | None = None
+    """Resident memory that loading and running it added, where the device tells."""
+    skipped: str | None = None
+    """Why measuring stopped early (it could no longer win), or None when it was measured in full."""
+
+    @property
+    def latencies_s(self) -> np.ndarray:
+        """float64 `(n,)` samples in seconds."""
+        return np.asarray(self.samples_ms, np.float64) / 1000.0
+
+    def percentile_ms(self, percent: float) -> float:
+        """Percentile of the samples; nan without samples."""
+        return float(np.percentile(self.samples_ms, percent)) if self.samples_ms else float("nan")
+
+    @property
+    def variation(self) -> float:
+        """Coefficient of variation of the samples."""
+        values = np.asarray(self.samples_ms)
+        return float(values.std() / values.mean()) if values.size else float("nan")
+
+    @property
+    def drift(self) -> float:
+        """Median of the last third of the samples over that of the first third, minus 1: heat or load shows here."""
+        third = len(self.samples_ms) // 3
+        if third == 0:
+            return 0.0
+        return float(np.median(self.samples_ms[-third:]) / np.median(self.samples_ms[:third]) - 1.0)
+
+    @property
+    def stable(self) -> bool:
+        """Whether variation and drift stay below `STABLE_VARIATION`."""
+        return self.variation <= STABLE_VARIATION and abs(self.drift) <= STABLE_VARIATION
+
+
+@dataclass(frozen=True)
+class DeviceProfile:
+    """What `edgeseg profile` measured on one device in one power state."""
+
+    device: str
+    """Device string, as given to `--device`."""
+    facts: Mapping[str, Any]
+    """Model, cores, governor, library versions, load: what the figures depend on."""
+    bundle_name: str
+    bundle_digest: str
+    fps: float
+    """Frame rate that decided which configurations could be skipped; any rate can be asked of the samples."""
+    exhaustive: bool
+    """Whether every configuration was measured in full."""
+    frame_size_hw: tuple[int, int] | None
+    """Size of the camera frames that the steps took; None: each configuration's own size."""
+    threads: int
+    entries: tuple[LatencyProfile, ...]
+    measured_at: str
+    command_line: str
+
+    def entry(self, name: str) -> LatencyProfile | None:
+        """The entry of configuration `name`, if it has one."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    def check_fits(self, bundle: Bundle) -> None:
+        """Refuse a bundle that is not the measured one.
+
+        Raises:
+            ArtifactError: the profile names other hashes.
+        """
+        if self.bundle_digest != bundle.digest:
+            raise ArtifactError(
+                f"the profile was measured with another bundle | it names {self.bundle_name} {self.bundle_digest[:12]}, "
+                f"got {bundle.name} {bundle.digest[:12]}: run edgeseg profile {bundle.root}"
+            )
+
+    def save(self, path: Path | str) -> None:
+        """Write the profile as JSON, whole or not at all."""
+        values = {
+            "format": FORMAT,
+            "format_version": [MAJOR, MINOR],
+            **asdict(self),
+            "entries": [
+                {
+                    **asdict(entry),
+                    "p50_ms": _json_number(entry.percentile_ms(50)),
+                    "p90_ms": _json_number(entry.percentile_ms(90)),
+                    "p99_ms": _json_number(entry.percentile_ms(99)),
+                    "max_ms": max(entry.samples_ms, default=None),
+                    "stable": entry.stable,
+                }
+                for entry in self.entries
+            ],
+        }
+        write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> "DeviceProfile":
+        """Read a profile.
+
+        Raises:
+            ArtifactError: missing, unreadable, or of an unknown major version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ArtifactError(f"no device profile at {path} | measure one: edgeseg profile BUNDLE --out {path}")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.get("format") != FORMAT or values["format_version"][0] != MAJOR:
+                raise ArtifactError(
+                    f"{path} is not a device profile that this edgeseg reads | got {values.get('format')!r} "
+                    f"{values.get('format_version')}, expected {FORMAT!r} {MAJOR}.x"
+                )
+            size = values["frame_size_hw"]
+            return cls(
+                device=values["device"],
+                facts=values["facts"],
+                bundle_name=values["bundle_name"],
+                bundle_digest=values["bundle_digest"],
+                fps=float(values["fps"]),
+                exhaustive=bool(values["exhaustive"]),
+                frame_size_hw=(int(size[0]), int(size[1])) if size else None,
+                threads=int(values["threads"]),
+                entries=tuple(_parse_entry(entry) for entry in values["entries"]),
+                measured_at=values["measured_at"],
+                command_line=values["command_line"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+            raise ArtifactError(f"{path} is damaged ({error!r}) | measure again: edgeseg profile") from error
+
+
+def _parse_entry(values: dict[str, Any]) -> LatencyProfile:
+    samples = tuple(float(sample) for sample in values["samples_ms"])
+    if not all(0 <= sample < float("inf") for sample in samples):
+        raise ValueError("a latency is negative or not finite")
+    memory = values["peak_memory_mb"]
+    return LatencyProfile(
+        name=values["name"],
+        digest=values["digest"],
+        samples_ms=samples,
+        warm_up_steps=int(values["warm_up_steps"]),
+        peak_memory_mb=None if memory is None else float(memory),
+        skipped=values["skipped"],
+    )
+
+
+def _json_number(value: float) -> float | None:
+    return None if np.isnan(value) else value
