@@ -1,0 +1,59 @@
+import errno
+
+import pytest
+
+from edgeseg.atomic import atomic_file, atomic_folder, write_text
+from edgeseg.errors import InputError
+
+
+def test_file_appears_whole_when_the_block_ends_well(tmp_path):
+    write_text(tmp_path / "deep" / "a.txt", "text")
+    assert (tmp_path / "deep" / "a.txt").read_text() == "text"
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, RuntimeError])
+def test_old_file_stays_and_nothing_else_when_the_block_fails(tmp_path, failure):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(failure), atomic_file(target) as temporary:
+        temporary.write_text("half")
+        raise failure
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_folder_replaces_the_old_one_when_the_block_ends_well(tmp_path):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").touch()
+    with atomic_folder(target) as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_old_folder_stays_and_nothing_else_when_the_block_fails(tmp_path):
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(KeyboardInterrupt), atomic_folder(target) as temporary:
+        (temporary / "new").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_full_disk_is_named_and_nothing_is_left(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"),
+        atomic_folder(tmp_path / "b"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_place_that_is_a_file_is_refused_when_a_folder_is_needed(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_text(tmp_path / "file" / "a.txt", "text")
