@@ -1,7 +1,8 @@
 """The bundle: a folder `NAME.edgeseg/` with graphs, weights and a manifest that describes and hashes them.
 
-The manifest is written last and the folder appears by one rename, so a bundle exists whole or not at all. Reading one checks
-the format version, the manifest's own checksum, every name (no path leaves the folder) and, file by file, size and SHA-256.
+The manifest is written last and the folder appears by one rename, so a bundle exists whole or not at all. Reading one
+checks the format version, the manifest's own checksum and every name (no path leaves the folder); `verify` compares the
+files with their sizes and SHA-256.
 """
 
 import hashlib

@@ -36,7 +36,7 @@ class ClassSet:
                 raise InputError(f"a palette colour is three values from 0 to 255 | got {colour}")
         if not 0 <= self.ignore_value <= 255 or self.ignore_value < len(self.names):
             raise InputError(
-                f"ignore_value must lie between the number of classes ({len(self.names)}) and 255 | got {self.ignore_value}"
+                f"ignore_value lies between the number of classes ({len(self.names)}) and 255 | got {self.ignore_value}"
             )
         unknown = sorted(set(self.movable) - set(self.names))
         if unknown:
@@ -126,8 +126,8 @@ CAMVID = ClassSet(
 
 CITYSCAPES = ClassSet(
     names=(
-        "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
-        "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+        "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation",
+        "terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
     ),
     palette=(
         (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153), (250, 170, 30),

@@ -95,8 +95,8 @@ class DeviceProfile:
         """
         if self.bundle_digest != bundle.digest:
             raise ArtifactError(
-                f"the profile was measured with another bundle | it names {self.bundle_name} {self.bundle_digest[:12]}, "
-                f"got {bundle.name} {bundle.digest[:12]}: run edgeseg profile {bundle.root}"
+                f"the profile was measured with another bundle | it names {self.bundle_name} "
+                f"{self.bundle_digest[:12]}, got {bundle.name} {bundle.digest[:12]}: run edgeseg profile {bundle.root}"
             )
 
     def save(self, path: Path | str) -> None:

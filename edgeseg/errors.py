@@ -1,7 +1,7 @@
 """The errors that edgeseg raises on purpose.
 
-Each message says what failed, what was found and expected, and what to do about it. The command line prints the message alone
-and exits with 2; any other exception is a fault of edgeseg and keeps its traceback.
+Each message says what failed, what was found and expected, and what to do about it. The command line prints the message
+alone and exits with 2; any other exception is a fault of edgeseg.
 """
 
 

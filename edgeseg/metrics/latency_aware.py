@@ -84,8 +84,8 @@ def latency_tax(table: AccuracyTable, lamiou_value: float) -> float:
 def start_phases(k: int, *, stateful: bool) -> range:
     """First frames of the passes that make the table's entry k.
 
-    A stateless network needs one pass. A stateful one is fed every max(1, k)-th frame, from every start phase; at stride 1 it
-    still starts at frames 0 and 1, because a two-phase network treats odd and even frames differently (ABT) [C 2.4.4].
+    A stateless network needs one pass. A stateful one is fed every max(1, k)-th frame, from every start phase; at
+    stride 1 it still starts at frames 0 and 1: a two-phase network treats odd and even frames differently [C 2.4.4].
     """
     return range(max(2, k)) if stateful else range(1)
 
@@ -168,7 +168,10 @@ class Publication:
 
 
 def streaming_offsets(publications: Sequence[Publication], captured_at_s: Sequence[float]) -> list[int | None]:
-    """For every frame t, the frame whose labels a consumer reads at t: the newest publication no later than t, or None before the first."""
+    """For every frame t, the frame whose labels a consumer reads at t.
+
+    That is the newest publication no later than t; None before the first.
+    """
     log = sorted(publications, key=lambda entry: entry.published_at_s)
     times = [entry.published_at_s for entry in log]
     read: list[int | None] = []
@@ -218,7 +221,9 @@ def asymptotic_miou(
     class_count: int,
     warm_up_frames: int = 18,
 ) -> float:
-    """ABT [C 2.4.4]: the mean mIoU of two passes, from frame 0 and from frame 1, frames before `warm_up_frames` + start not scored.
+    """ABT [C 2.4.4]: the mean mIoU of two passes, from frame 0 and from frame 1.
+
+    In each, the first `warm_up_frames` frames after the start are run and not scored.
 
     Raises:
         InputError: the video is not longer than the warm-up.

@@ -1,0 +1,5 @@
+"""`python -m edgeseg`: the command line."""
+
+from edgeseg.cli import main
+
+main()

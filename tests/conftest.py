@@ -1,0 +1,30 @@
+"""Options and fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--camvid",
+        default=str(REPOSITORY.parent / "shared" / "data" / "camvid"),
+        help="folder of the CamVid data set; tests on real video skip without it",
+    )
+
+
+@pytest.fixture(scope="session")
+def camvid_root(request: pytest.FixtureRequest) -> Path:
+    """Folder of CamVid: train/, trainannot/, val/, valannot/."""
+    root = Path(request.config.getoption("--camvid"))
+    if not (root / "valannot").is_dir():
+        pytest.skip(f"CamVid is not at {root}: give its folder by --camvid")
+    return root
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
