@@ -18,14 +18,14 @@ _LAYOUTS = (
 def open_dataset(spec: str | Path, **options: Any) -> Dataset:
     """Open the data set that `spec` names: `street` for the simulator, or a folder whose layout is recognised.
 
-    A folder called `street` is written `./street`. Options go to the simulator (`size_hw`, `fps`, `seed`, ...); folders
-    take none.
+    A folder called `street` is written `./street` or `Path("street")`. Options go to the simulator (`size_hw`, `fps`,
+    `seed`, ...); folders take none.
 
     Raises:
         InputError: there is no such folder, it is empty, its layout is not known or not whole, or options were given
             for a folder.
     """
-    if str(spec) == SIMULATOR:
+    if spec == SIMULATOR:
         from edgeseg.data.street import StreetDataset
 
         return StreetDataset(**options)
@@ -33,12 +33,11 @@ def open_dataset(spec: str | Path, **options: Any) -> Dataset:
     if not root.is_dir():
         what = "a file" if root.exists() else "no such folder"
         raise InputError(f"{spec}: {what} | expected '{SIMULATOR}' or a folder with {'; '.join(_LAYOUTS)}")
-    dataset = _recognised(root)
     if options:
         raise InputError(
             f"{spec}: options {', '.join(sorted(options))} are for '{SIMULATOR}' | a folder is read as it is"
         )
-    return dataset
+    return _recognised(root)
 
 
 def _recognised(root: Path) -> Dataset:
