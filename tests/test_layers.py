@@ -12,7 +12,7 @@ FOLDERS = {
     "edgeseg.profiles": "profiles",
 }
 LEAVES = "edgeseg.errors edgeseg.optional edgeseg.atomic edgeseg.classes edgeseg.config"
-LEAVES += " edgeseg.bundle edgeseg.device_profile edgeseg.metrics edgeseg.data"
+LEAVES += " edgeseg.bundle edgeseg.device_profile edgeseg.metrics edgeseg.data edgeseg.shipped"
 ALLOWED = {
     "leaves": {"leaves"},
     "models": {"models", "leaves"},
