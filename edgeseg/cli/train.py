@@ -1,0 +1,90 @@
+"""`edgeseg train`: a recipe and a data set give a checkpoint."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import click
+
+
+@click.command(name="train")
+@click.argument("recipe")
+@click.option("--data", metavar="PATH", help="Data set: a folder, or 'street' for the simulator.")
+@click.option("--out", metavar="DIR", help="Folder for checkpoint, state and log.  [default: runs/RECIPE]")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a value of the recipe.")
+@click.option("--start-from", metavar="CKPT", help="Checkpoint whose weights are the first ones.")
+@click.option("--resume", is_flag=True, help="Go on from the state in --out.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    recipe: str,
+    data: str | None,
+    out: str | None,
+    overrides: tuple[str, ...],
+    start_from: str | None,
+    resume: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train a network by RECIPE: one that is shipped (street-tiny, camvid, cityscapes) or a .toml file.
+
+    Ctrl-C stops after the current step and leaves a state that --resume goes on from.
+    """
+    import json
+    from pathlib import Path
+
+    from edgeseg.data.open import open_dataset
+    from edgeseg.errors import InputError
+    from edgeseg.optional import require
+    from edgeseg.training.recipe import load_recipe
+
+    if data is not None:
+        overrides = (*overrides, f"data.path={json.dumps(data)}")
+    loaded = load_recipe(recipe, overrides)
+    if not loaded.data.path:
+        raise InputError(f"recipe {loaded.name} names no data set | give it with --data PATH")
+    folder = Path(out) if out else Path("runs") / loaded.name
+    dataset = open_dataset(loaded.data.path, **loaded.data.options)
+    require("torch", extra="train")
+    require("safetensors", extra="train")
+    from edgeseg.training.loop import train
+    from edgeseg.training.progress import ProgressBar
+
+    with _stop_on_interrupt() as should_stop, ProgressBar(loaded.name, loaded.optimiser.steps) as bar:
+        result = train(
+            loaded,
+            dataset,
+            folder,
+            device=device,
+            start_from=start_from,
+            resume=resume,
+            reporter=bar,
+            should_stop=should_stop,
+        )
+    if not result.finished:
+        click.echo(f"stopped after step {result.step} | go on with the same command and --resume", err=True)
+        raise SystemExit(130)
+    miou = result.scores["miou"]
+    if as_json:
+        click.echo(json.dumps({"checkpoint": str(result.checkpoint), "step": result.step, "scores": result.scores}))
+    else:
+        click.echo(f"{result.checkpoint}  val mIoU {miou:.4f} after {result.step} steps")
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """A question that is answered yes after the first Ctrl-C; the second one interrupts as usual."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        click.echo("stopping after this step (Ctrl-C again to stop at once)", err=True)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

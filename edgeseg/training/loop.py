@@ -1,0 +1,286 @@
+"""The training loop. What a step does depends on the recipe, the weights and the step's number alone.
+
+So a training that is killed and resumed from its last saved state gives, on a CPU with the same number of threads,
+the same weights bit for bit as one that ran through.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeseg.atomic import write_text
+from edgeseg.data.video import Dataset
+from edgeseg.errors import ArtifactError, DeviceError, InputError
+from edgeseg.models.cwm import apply_cwm, generator_from_dict, reset_state
+from edgeseg.models.registry import build_network
+from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_meta, read_tensors, save_checkpoint
+from edgeseg.training.losses import Loss, build_loss
+from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
+from edgeseg.training.recipe import Recipe
+from edgeseg.training.samples import Batch, SampleSource, class_weights, network_inputs, prefetched
+from edgeseg.training.validation import Validation, Validator
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+STATE_FILE = "state.safetensors"
+LOG_FILE = "log.csv"
+_LOG_HEADER = "step,learning_rate,loss,val_miou"
+_LOG_EVERY = 10
+
+
+class Reporter(Protocol):
+    """Who is told how the training goes."""
+
+    def stepped(self, step: int, loss: float) -> None:
+        """`step` optimiser steps are done; the last one had this loss."""
+
+    def validated(self, step: int, validation: Validation) -> None:
+        """The network was scored after `step` steps."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended."""
+
+    step: int
+    """Optimiser steps done."""
+    finished: bool
+    """False when it was asked to stop before its last step."""
+    checkpoint: Path | None
+    """The newest checkpoint; None when there was none yet."""
+    scores: dict[str, Any]
+    """Of the newest validation; empty when there was none yet."""
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    out: Path | str,
+    *,
+    device: str = "cpu",
+    start_from: Path | str | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainingResult:
+    """Train by `recipe` on `dataset`; checkpoint, state and CSV log go to the folder `out`.
+
+    Args:
+        start_from: checkpoint of the same architecture whose weights are the first ones (a dense one for a masked
+            network).
+        resume: go on from the state in `out`; start when there is none.
+        should_stop: asked after each step; when it says yes, the state is saved and the training ends unfinished.
+
+    Raises:
+        InputError: `out` holds another training, the recipe does not fit the data, or the loss is no longer a number.
+        ArtifactError: `start_from` or the state is damaged or of another network.
+        DeviceError: the device is not there.
+    """
+    trainer = _Trainer(recipe, dataset, Path(out), _torch_device(device))
+    trainer.begin(start_from, resume)
+    return trainer.run(reporter, should_stop)
+
+
+class _Trainer:
+    def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, device: torch.device) -> None:
+        self.recipe, self.out, self.device = recipe, out, device
+        self.step = 0
+        self.scores: dict[str, Any] = {}
+        self.network, self.meta = _new_network(recipe, dataset)
+        self.source = SampleSource(dataset, recipe, self.meta.input_frames)
+        self.validate = Validator(dataset, recipe, self.meta)
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimiser = build_optimiser(self.network, recipe.optimiser)
+        self.loss: Loss
+        self.mixed = recipe.run.mixed_precision and device.type == "cuda"
+        self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed and self.half is torch.float16)
+
+    @property
+    def state_path(self) -> Path:
+        return self.out / STATE_FILE
+
+    def begin(self, start_from: Path | str | None, resume: bool) -> None:
+        """Bring weights, optimiser and counters to where the training starts or goes on."""
+        if self.state_path.exists():
+            if not resume:
+                raise InputError(f"{self.out} already holds a training | go on with --resume, or choose another --out")
+            self._resume()
+        elif start_from is not None:
+            self._start_from(start_from)
+        weights = class_weights(self.recipe.loss.class_weights, self.source.class_shares())
+        options = self.recipe.loss
+        self.loss = build_loss(
+            options.name,
+            ignore_value=self.meta.classes.ignore_value,
+            class_weights=None if weights is None else torch.from_numpy(weights).to(self.device),
+            gamma=options.gamma,
+            alpha=options.alpha,
+            beta=options.beta,
+        )
+        _begin_log(self.out / LOG_FILE, self.step)
+
+    def _start_from(self, path: Path | str) -> None:
+        meta = read_meta(path)
+        mine, theirs = (self.meta.architecture, self.meta.options), (meta.architecture, meta.options)
+        if mine != theirs:
+            raise ArtifactError(f"{path}: checkpoint of another network | got {theirs}, expected {mine}")
+        load_weights(self.network, read_tensors(path)[0], str(path))
+
+    def _resume(self) -> None:
+        counters = read_counters(self.state_path)
+        before, now = _flat(counters["recipe"]), _flat(self.recipe.as_dict())
+        changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if changed:
+            key = changed[0]
+            raise InputError(
+                f"{self.out} was started with another recipe: {', '.join(changed)} | {key} was {before.get(key)}, is "
+                f"{now.get(key)} | resume with the same recipe, or choose another --out"
+            )
+        load_state(self.state_path, self.network, self.optimiser)
+        self.step, self.scores = counters["step"], counters["scores"]
+        self.scaler.load_state_dict(counters["scaler"])
+
+    def run(self, reporter: Reporter | None, should_stop: Callable[[], bool]) -> TrainingResult:
+        """Train to the last step, or until told to stop."""
+        steps, starts = self.recipe.optimiser.steps, self.recipe.sequence.starts
+        numbers = range(self.step // starts, -(-steps // starts))
+        self.network.train()
+        with prefetched(self.source, numbers, self.recipe.run.load_threads) as batches:
+            batch: Batch | None = None
+            while self.step < steps:
+                start = self.step % starts
+                if batch is None or start == 0:
+                    batch = next(batches)
+                rate = learning_rate(self.step, self.recipe.optimiser)
+                loss = self._optimise(batch, start, rate)
+                self.step += 1
+                self._after_step(loss, rate, reporter)
+                if self.step < steps and should_stop():
+                    self._save_state()
+                    break
+        checkpoint = self.out / CHECKPOINT_FILE
+        return TrainingResult(self.step, self.step == steps, checkpoint if checkpoint.exists() else None, self.scores)
+
+    def _optimise(self, batch: Batch, start: int, rate: float) -> float:
+        """One optimiser step on the frames of `batch` from `start` on; its loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        frames, labels = batch.frames[:, start:].to(self.device), batch.labels.to(self.device).long()
+        self.optimiser.zero_grad(set_to_none=True)
+        reset_state(self.network)
+        with torch.autocast(self.device.type, self.half) if self.mixed else nullcontext():
+            for each in network_inputs(frames, self.meta.input_frames, self.meta.mean, self.meta.std):
+                logits = self.network(each)
+        loss = self.loss(_at_label_size(logits.float(), labels), labels)
+        value = float(loss.detach())
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"loss is {value} at step {self.step} | lower optimiser.lr ({self.recipe.optimiser.lr}) or set "
+                "optimiser.clip_norm; the state saved last is whole"
+            )
+        self.scaler.scale(loss).backward()
+        if self.recipe.optimiser.clip_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimiser.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        return value
+
+    def _after_step(self, loss: float, rate: float, reporter: Reporter | None) -> None:
+        run, last = self.recipe.run, self.step == self.recipe.optimiser.steps
+        if reporter:
+            reporter.stepped(self.step, loss)
+        miou = ""
+        if last or self.step % run.validate_every == 0:
+            validation = self.validate(self.network, self.device)
+            self.scores = validation.as_dict()
+            miou = f"{validation.miou:.5f}"
+            save_checkpoint(self.out / CHECKPOINT_FILE, self.network, replace(self.meta, scores=self.scores))
+            if reporter:
+                reporter.validated(self.step, validation)
+        if miou or self.step % _LOG_EVERY == 0:
+            with (self.out / LOG_FILE).open("a", encoding="utf-8") as log:
+                log.write(f"{self.step},{rate:.6g},{loss:.6f},{miou}\n")
+        if last or self.step % run.checkpoint_every == 0:
+            self._save_state()
+
+    def _save_state(self) -> None:
+        counters = {
+            "step": self.step,
+            "scores": self.scores,
+            "scaler": self.scaler.state_dict(),
+            "recipe": self.recipe.as_dict(),
+        }
+        save_state(self.state_path, self.network, self.optimiser, counters)
+
+
+def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, CheckpointMeta]:
+    """The network that the recipe asks for, with seeded weights, and its metadata."""
+    torch.manual_seed(recipe.run.seed)
+    options = {"width": recipe.network.width}
+    network = build_network(recipe.network.name, len(dataset.classes), **options)
+    input_frames = int(network.input_frames)  # type: ignore[arg-type]
+    cwm = None
+    if recipe.cwm is not None:
+        generator = {"generator": recipe.cwm.generator, "rho": recipe.cwm.rho}
+        if recipe.cwm.generator == "bi_step":
+            generator["align"] = recipe.cwm.align
+        made = generator_from_dict(generator)
+        example = torch.zeros(1, 3 * input_frames, *recipe.data.size_hw)
+        cwm = {**made.as_dict(), "masked": apply_cwm(network, made, example=example, exclude=recipe.cwm.exclude)}
+    videos = dataset.videos(recipe.data.train_split)
+    meta = CheckpointMeta(
+        architecture=recipe.network.name,
+        options=options,
+        classes=dataset.classes,
+        input_frames=input_frames,
+        target_offset=recipe.sequence.target_offset,
+        frame_stride=recipe.sequence.frame_stride,
+        cwm=cwm,
+        trained_on={
+            "dataset": dataset.name,
+            "splits": [recipe.data.train_split],
+            "fps": recipe.data.fps if recipe.data.stills else videos[0].fps,
+            "size_hw": list(recipe.data.size_hw),
+        },
+        recipe=recipe.as_dict(),
+    )
+    return network, meta
+
+
+def _at_label_size(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _begin_log(path: Path, step: int) -> None:
+    """A log with the rows up to `step` only: what came after a saved state is trained again."""
+    rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() and step else []
+    kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= step]
+    write_text(path, "\n".join([_LOG_HEADER, *kept]) + "\n")
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _torch_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {name!r} | expected cpu, cuda or cuda:0") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r} is not trained on | expected cpu, cuda or cuda:0")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise DeviceError(
+            f"device {name!r} is not there | torch sees {torch.cuda.device_count()} CUDA devices | use cpu"
+        )
+    return device

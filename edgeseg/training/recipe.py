@@ -1,0 +1,364 @@
+"""Recipes: everything that decides what a training gives, as TOML files and as checked dataclasses.
+
+Imports without torch, so that `edgeseg train --help` and bad recipes cost nothing.
+"""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgeseg.errors import InputError
+
+if typing.TYPE_CHECKING:
+    import tomllib
+else:
+    try:
+        import tomllib
+    except ModuleNotFoundError:
+        import tomli as tomllib
+
+CLASS_WEIGHTS = ("none", "log", "median")
+OPTIMISERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "poly", "constant")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """What is trained on."""
+
+    path: str = ""
+    """`street` or a data set's folder; empty when the command line has to say it (`--data`)."""
+    size_hw: tuple[int, int] = (180, 240)
+    """Height and width, in pixels, to which whole frames are brought: the network's input."""
+    train_split: str = "train"
+    val_split: str = "val"
+    stills: bool = False
+    """Whether the training frames are stills, of which sequences and later labels are made by a simulated drive."""
+    fps: float = 15.0
+    """Frames per second of the videos made of stills."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the data set (simulator only)."""
+
+    def __post_init__(self) -> None:
+        _need(min(self.size_hw) >= 8, "data.size_hw", self.size_hw, "at least 8 x 8")
+        _need(self.fps > 0, "data.fps", self.fps, "more than 0")
+        _need(
+            self.train_split != self.val_split, "data.val_split", self.val_split, "another split than data.train_split"
+        )
+
+
+@dataclass(frozen=True)
+class NetworkRecipe:
+    """Which network."""
+
+    name: str = "swiftnet_r18"
+    width: float = 1.0
+    """Width multiplier of every layer's channels [C 2.4.3]."""
+
+    def __post_init__(self) -> None:
+        _need(0 < self.width <= 4, "network.width", self.width, "more than 0 and at most 4")
+
+
+@dataclass(frozen=True)
+class CwmRecipe:
+    """Channel-wise masked convolutions; leave the table out for a dense network."""
+
+    rho: float = 0.25
+    """Share of channels computed at every step."""
+    align: int = 1
+    """Masks begin and end at multiples of this many channels."""
+    generator: str = "bi_step"
+    exclude: tuple[str, ...] = ()
+    """Patterns of further layers to leave dense."""
+
+    def __post_init__(self) -> None:
+        _need(0 <= self.rho <= 1, "cwm.rho", self.rho, "0 to 1")
+        _need(self.align >= 1, "cwm.align", self.align, "at least 1")
+        _one_of("cwm.generator", self.generator, ("bi_step", "random"))
+        if self.generator == "random" and self.align != 1:
+            raise InputError(
+                f"cwm.align = {self.align} contradicts cwm.generator = 'random' | random masks have no blocks"
+            )
+
+
+@dataclass(frozen=True)
+class SequenceRecipe:
+    """How many frames a sample has, and which label it aims at."""
+
+    length: int = 1
+    """Frames that the network sees one after the other before the loss; 7 or 9 for masked networks [C 2.4.5]."""
+    starts: int = 1
+    """Consecutive starts per sample, an optimiser step each; 2 is two-sequence training [C 2.4.5]."""
+    frame_stride: int = 1
+    """Frames from one input to the next."""
+    target_offset: int = 0
+    """Frames from the last input to the labels it has to predict (anticipation)."""
+
+    def __post_init__(self) -> None:
+        _need(self.length >= 1, "sequence.length", self.length, "at least 1")
+        _need(1 <= self.starts <= self.length, "sequence.starts", self.starts, f"1 to sequence.length ({self.length})")
+        _need(self.frame_stride >= 1, "sequence.frame_stride", self.frame_stride, "at least 1")
+        _need(self.target_offset >= 0, "sequence.target_offset", self.target_offset, "at least 0")
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """Random changes, the same for all frames of a sequence and their labels."""
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest factor on `data.size_hw`."""
+    crop_hw: tuple[int, int] | None = None
+    """Height and width of the crop in pixels; `data.size_hw` when left out."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    brightness: float = 0.0
+    """Brightness is multiplied by 1 - this to 1 + this."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+    blur: float = 0.0
+    """Probability of a Gaussian blur, of standard deviation 0.3 to 1.2 pixels."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        _need(0 < low <= high, "augment.scale", self.scale, "0 < smallest <= largest")
+        for name in ("flip", "blur"):
+            _need(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "0 to 1")
+        for name in ("brightness", "contrast", "saturation"):
+            _need(0 <= getattr(self, name) < 1, f"augment.{name}", getattr(self, name), "0 to less than 1")
+        if self.crop_hw is not None:
+            _need(min(self.crop_hw) >= 8, "augment.crop_hw", self.crop_hw, "at least 8 x 8")
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """What is minimised."""
+
+    name: str = "cross_entropy"
+    class_weights: str = "none"
+    """`none`; `log`: 1 / ln(1.02 + share of the class); `median`: median share / share."""
+    gamma: float | None = None
+    """Focal loss."""
+    alpha: float | None = None
+    """Tversky loss: weight of false positives."""
+    beta: float | None = None
+    """Tversky loss: weight of false negatives."""
+
+    def __post_init__(self) -> None:
+        _one_of("loss.class_weights", self.class_weights, CLASS_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class OptimiserRecipe:
+    """How it is minimised."""
+
+    name: str = "adamw"
+    steps: int = 1000
+    """Optimiser steps in all."""
+    batch: int = 8
+    lr: float = 1e-3
+    """Highest learning rate."""
+    min_lr: float = 0.0
+    """Learning rate at the end of a cosine schedule."""
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    power: float = 0.9
+    """Exponent of the poly schedule."""
+    weight_decay: float = 1e-4
+    """On convolution weights; norms and biases have none."""
+    momentum: float = 0.9
+    """SGD only."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this norm; not at all when left out."""
+
+    def __post_init__(self) -> None:
+        _one_of("optimiser.name", self.name, OPTIMISERS)
+        _one_of("optimiser.schedule", self.schedule, SCHEDULES)
+        _need(self.steps >= 1, "optimiser.steps", self.steps, "at least 1")
+        _need(self.batch >= 1, "optimiser.batch", self.batch, "at least 1")
+        _need(self.lr > 0, "optimiser.lr", self.lr, "more than 0")
+        _need(0 <= self.min_lr <= self.lr, "optimiser.min_lr", self.min_lr, f"0 to optimiser.lr ({self.lr})")
+        _need(0 <= self.warmup_steps < self.steps, "optimiser.warmup_steps", self.warmup_steps, "less than steps")
+        _need(self.weight_decay >= 0, "optimiser.weight_decay", self.weight_decay, "at least 0")
+        _need(self.clip_norm is None or self.clip_norm > 0, "optimiser.clip_norm", self.clip_norm, "more than 0")
+
+
+@dataclass(frozen=True)
+class RunRecipe:
+    """What happens besides."""
+
+    seed: int = 0
+    checkpoint_every: int = 100
+    """Steps between two savings of the training state."""
+    validate_every: int = 250
+    """Steps between two validations; there is one at the end in any case."""
+    val_frames: int = 200
+    """At most this many labelled frames are scored."""
+    warm_up_frames: int = 18
+    """Frames that a masked network runs before it is scored [C 2.4.4]."""
+    load_threads: int = 1
+    mixed_precision: bool = False
+    """bfloat16 (float16 where there is none) on a GPU; no effect on a CPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "validate_every", "val_frames", "load_threads"):
+            _need(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
+        _need(self.seed >= 0, "run.seed", self.seed, "at least 0")
+        _need(self.warm_up_frames >= 0, "run.warm_up_frames", self.warm_up_frames, "at least 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training."""
+
+    name: str
+    data: DataRecipe = field(default_factory=DataRecipe)
+    network: NetworkRecipe = field(default_factory=NetworkRecipe)
+    cwm: CwmRecipe | None = None
+    sequence: SequenceRecipe = field(default_factory=SequenceRecipe)
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
+    loss: LossRecipe = field(default_factory=LossRecipe)
+    optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
+    run: RunRecipe = field(default_factory=RunRecipe)
+
+    def __post_init__(self) -> None:
+        if self.cwm is None and self.sequence.length > 1:
+            raise InputError(
+                f"sequence.length = {self.sequence.length} without a [cwm] table | a dense network keeps no state, "
+                "it gains nothing from a sequence | set cwm.rho or sequence.length = 1"
+            )
+        if self.cwm is not None and self.sequence.length == 1:
+            raise InputError(
+                "[cwm] with sequence.length = 1: the first step computes every channel, masks would never be used | "
+                "set sequence.length to 7 or 9"
+            )
+
+    @property
+    def crop_hw(self) -> tuple[int, int]:
+        """Height and width of the training images, in pixels."""
+        return self.augment.crop_hw or self.data.size_hw
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form: tuples are lists."""
+        return _plain(asdict(self))
+
+
+def shipped_recipes() -> dict[str, str]:
+    """TOML text of each recipe in the package, by name."""
+    folder = resources.files("edgeseg.training") / "recipes"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return {name.removesuffix(".toml"): (folder / name).read_text(encoding="utf-8") for name in names}
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of that name in the package, or of that TOML file, with `key=value` overrides (`optimiser.steps=10`).
+
+    Raises:
+        InputError: there is none, it is not TOML, a key is unknown, or values are of another type or contradict.
+    """
+    shipped = shipped_recipes()
+    path = Path(name_or_path)
+    if name_or_path in shipped:
+        name, text = name_or_path, shipped[name_or_path]
+    elif path.suffix == ".toml" and path.is_file():
+        name, text = path.stem, path.read_text(encoding="utf-8")
+    else:
+        raise InputError(
+            f"no recipe {name_or_path!r} | shipped: {', '.join(shipped)} | or give the path of a .toml file"
+        )
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe {name_or_path} is not TOML | {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return parse_recipe({"name": name, **table})
+
+
+def parse_recipe(table: Mapping[str, Any]) -> Recipe:
+    """A recipe from the tables of a TOML file.
+
+    Raises:
+        InputError: a key is unknown, or values are of another type or contradict each other.
+    """
+    return _parse(Recipe, table, "")
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError(f"--set {override} is not readable | expected key=value, such as optimiser.steps=500")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise InputError(f"--set {override}: {parent} is a value, not a table")
+    table[last] = value
+
+
+def _parse(cls: type, table: Any, where: str) -> Any:
+    """Build dataclass `cls` from a TOML table; `where` is the table's name in messages."""
+    if not isinstance(table, Mapping):
+        raise InputError(f"recipe: {where} is a table | got {table!r}")
+    hints = typing.get_type_hints(cls)
+    known = [each.name for each in fields(cls)]
+    prefix = f"{where}." if where else ""
+    if unknown := [key for key in table if key not in known]:
+        raise InputError(
+            f"recipe: unknown key {prefix}{unknown[0]} | known: {', '.join(prefix + key for key in known)}"
+        )
+    missing = [
+        each.name
+        for each in fields(cls)
+        if each.name not in table and each.default is MISSING and each.default_factory is MISSING
+    ]
+    if missing:
+        raise InputError(f"recipe: {prefix}{missing[0]} is missing")
+    return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in table.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as the type `hint`, which is one of those that the dataclasses above use."""
+    if isinstance(hint, types.UnionType):
+        inner = [each for each in typing.get_args(hint) if each is not type(None)]
+        return None if value is None else _convert(inner[0], value, where)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _parse(hint, value, where)
+    if typing.get_origin(hint) is tuple:
+        item, *rest = typing.get_args(hint)
+        if not isinstance(value, (list, tuple)) or (rest != [...] and len(value) != 1 + len(rest)):
+            count = "values" if rest == [...] else f"{1 + len(rest)} values"
+            raise InputError(f"recipe: {where} is a list of {count} | got {value!r}")
+        return tuple(_convert(item, each, where) for each in value)
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"recipe: {where} is a table | got {value!r}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise InputError(f"recipe: {where} is of type {hint.__name__} | got {value!r}")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def _need(condition: bool, key: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise InputError(f"recipe: {key} out of range | got {value}, expected {expected}")
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"recipe: unknown {key} {value!r} | known: {', '.join(known)}")
