@@ -1,4 +1,4 @@
-"""What every data set looks like from outside: splits of videos, each with a frame rate, frames and (some) label maps."""
+"""What every data set looks like: splits of videos, each with a frame rate, frames and (some) label maps."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -85,7 +85,9 @@ def check_labels(labels: np.ndarray, classes: ClassSet, size_hw: tuple[int, int]
         InputError: another shape, or a value that is neither a class nor the ignored value.
     """
     if labels.shape != tuple(size_hw):
-        raise InputError(f"{where}: label map of another size | got {labels.shape}, expected {tuple(size_hw)} like the frame")
+        raise InputError(
+            f"{where}: label map of another size | got {labels.shape}, expected {tuple(size_hw)} like the frame"
+        )
     if labels.dtype != np.uint8:
         raise InputError(f"{where}: label map is not 8 bit | got {labels.dtype}, expected uint8")
     wrong = (labels >= len(classes)) & (labels != classes.ignore_value)
