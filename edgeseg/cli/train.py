@@ -37,7 +37,7 @@ def command(
     from edgeseg.data.open import open_dataset
     from edgeseg.errors import InputError
     from edgeseg.optional import require
-    from edgeseg.training.recipe import load_recipe
+    from edgeseg.training.recipe_file import load_recipe
 
     if data is not None:
         overrides = (*overrides, f"data.path={json.dumps(data)}")

@@ -1,25 +1,12 @@
-"""Recipes: everything that decides what a training gives, as TOML files and as checked dataclasses.
+"""Recipes: everything that decides what a training gives, checked. `edgeseg.training.recipe_file` reads them from TOML.
 
 Imports without torch, so that `edgeseg train --help` and bad recipes cost nothing.
 """
 
-import types
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from importlib import resources
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgeseg.errors import InputError
-
-if typing.TYPE_CHECKING:
-    import tomllib
-else:
-    try:
-        import tomllib
-    except ModuleNotFoundError:
-        import tomli as tomllib
 
 CLASS_WEIGHTS = ("none", "log", "median")
 OPTIMISERS = ("adamw", "sgd")
@@ -244,108 +231,6 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form: tuples are lists."""
         return _plain(asdict(self))
-
-
-def shipped_recipes() -> dict[str, str]:
-    """TOML text of each recipe in the package, by name."""
-    folder = resources.files("edgeseg.training") / "recipes"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {name.removesuffix(".toml"): (folder / name).read_text(encoding="utf-8") for name in names}
-
-
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of that name in the package, or of that TOML file, with `key=value` overrides (`optimiser.steps=10`).
-
-    Raises:
-        InputError: there is none, it is not TOML, a key is unknown, or values are of another type or contradict.
-    """
-    shipped = shipped_recipes()
-    path = Path(name_or_path)
-    if name_or_path in shipped:
-        name, text = name_or_path, shipped[name_or_path]
-    elif path.suffix == ".toml" and path.is_file():
-        name, text = path.stem, path.read_text(encoding="utf-8")
-    else:
-        raise InputError(
-            f"no recipe {name_or_path!r} | shipped: {', '.join(shipped)} | or give the path of a .toml file"
-        )
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"recipe {name_or_path} is not TOML | {error}") from error
-    for override in overrides:
-        _override(table, override)
-    return parse_recipe({"name": name, **table})
-
-
-def parse_recipe(table: Mapping[str, Any]) -> Recipe:
-    """A recipe from the tables of a TOML file.
-
-    Raises:
-        InputError: a key is unknown, or values are of another type or contradict each other.
-    """
-    return _parse(Recipe, table, "")
-
-
-def _override(table: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise InputError(f"--set {override} is not readable | expected key=value, such as optimiser.steps=500")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        if not isinstance(table, dict):
-            raise InputError(f"--set {override}: {parent} is a value, not a table")
-    table[last] = value
-
-
-def _parse(cls: type, table: Any, where: str) -> Any:
-    """Build dataclass `cls` from a TOML table; `where` is the table's name in messages."""
-    if not isinstance(table, Mapping):
-        raise InputError(f"recipe: {where} is a table | got {table!r}")
-    hints = typing.get_type_hints(cls)
-    known = [each.name for each in fields(cls)]
-    prefix = f"{where}." if where else ""
-    if unknown := [key for key in table if key not in known]:
-        raise InputError(
-            f"recipe: unknown key {prefix}{unknown[0]} | known: {', '.join(prefix + key for key in known)}"
-        )
-    missing = [
-        each.name
-        for each in fields(cls)
-        if each.name not in table and each.default is MISSING and each.default_factory is MISSING
-    ]
-    if missing:
-        raise InputError(f"recipe: {prefix}{missing[0]} is missing")
-    return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in table.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as the type `hint`, which is one of those that the dataclasses above use."""
-    if isinstance(hint, types.UnionType):
-        inner = [each for each in typing.get_args(hint) if each is not type(None)]
-        return None if value is None else _convert(inner[0], value, where)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return _parse(hint, value, where)
-    if typing.get_origin(hint) is tuple:
-        item, *rest = typing.get_args(hint)
-        if not isinstance(value, (list, tuple)) or (rest != [...] and len(value) != 1 + len(rest)):
-            count = "values" if rest == [...] else f"{1 + len(rest)} values"
-            raise InputError(f"recipe: {where} is a list of {count} | got {value!r}")
-        return tuple(_convert(item, each, where) for each in value)
-    if typing.get_origin(hint) is dict:
-        if not isinstance(value, dict):
-            raise InputError(f"recipe: {where} is a table | got {value!r}")
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise InputError(f"recipe: {where} is of type {hint.__name__} | got {value!r}")
-    return value
 
 
 def _plain(value: Any) -> Any:

@@ -43,8 +43,7 @@ class Validator:
     """Scores networks on the validation split of one data set.
 
     A dense network is scored on frames spread evenly over the split. A masked one runs through each video twice,
-    from frame 0
-    and from frame 1, is scored after its warm-up, and the two scores are averaged (ABT [C 2.4.4]).
+    from frame 0 and from frame 1, is scored after its warm-up, and the two scores are averaged (ABT [C 2.4.4]).
     """
 
     def __init__(self, dataset: Dataset, recipe: Recipe, meta: CheckpointMeta) -> None:
