@@ -26,12 +26,12 @@ def test_swiftnet_masks_all_but_stem_head_and_block_projections() -> None:
 class InPlaceResidual(nn.Module):
     """A residual block as torchvision writes it: in-place ReLU, `+=`, any names."""
 
-    def __init__(self, stride: int) -> None:
+    def __init__(self, stride: int, stem_channels: int = 4) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 4, 3, padding=1)
-        self.a = nn.Conv2d(4, 8, 3, stride, padding=1)
+        self.stem = nn.Conv2d(3, stem_channels, 3, padding=1)
+        self.a = nn.Conv2d(stem_channels, 8, 3, stride, padding=1)
         self.b = nn.Conv2d(8, 8, 3, padding=1)
-        self.side = nn.Sequential(nn.Conv2d(4, 8, 1, stride), nn.BatchNorm2d(8))
+        self.side = nn.Sequential(nn.Conv2d(stem_channels, 8, 1, stride), nn.BatchNorm2d(8))
         self.relu = nn.ReLU(inplace=True)
         self.head = nn.Conv2d(8, 2, 1)
 
@@ -47,6 +47,10 @@ def test_projection_is_found_by_its_place_not_by_its_name(stride: int) -> None:
     plan = plan_cwm(InPlaceResidual(stride), IMAGE)
     assert plan.masked == ("a", "b")
     assert plan.dense["side.0"] == "projection of a skip connection"
+
+
+def test_side_convolution_of_a_block_that_keeps_its_size_is_masked() -> None:
+    assert plan_cwm(InPlaceResidual(1, stem_channels=8), IMAGE).masked == ("a", "b", "side.0")
 
 
 class Pyramid(nn.Module):
