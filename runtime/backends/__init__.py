@@ -1,0 +1,1 @@
+"""What runs graphs: one module per backend, found by the device string."""

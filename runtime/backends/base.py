@@ -1,0 +1,189 @@
+"""The seam between the runtime and the libraries that run graphs: a runner, and the table of device strings.
+
+A backend is one subclass of `Runner` and one row in `BACKENDS`. Its module is imported when a device of it is asked for.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import numpy as np
+
+from edgeseg.bundle import BundleConfiguration
+from edgeseg.errors import DeviceError
+
+
+class Runner(ABC):
+    """Runs the graphs of one configuration on one device, and owns their buffers and state.
+
+    Nothing is loaded before `activate`; nothing is held after `deactivate`. Use it as a context manager, from one thread
+    at a time. The public methods check the life cycle; a backend implements those with `_impl`.
+    """
+
+    def __init__(self, root: Path, configuration: BundleConfiguration, device: str, threads: int) -> None:
+        """
+        Args:
+            root: folder that the configuration's file names are relative to.
+            configuration: graphs, sequence and links.
+            device: device string, one that `usable` answered None for.
+            threads: CPU threads that one step may use, at least 1.
+        """
+        if threads < 1:
+            raise DeviceError(f"threads is at least 1 | got {threads}")
+        self.root = root
+        self.configuration = configuration
+        self.device = device
+        self.threads = threads
+        self.is_active = False
+        self._image: np.ndarray | None = None
+        self._labels: np.ndarray | None = None
+
+    @staticmethod
+    @abstractmethod
+    def usable(device: str) -> str | None:
+        """None when `device` can be used here, otherwise why not, as one clause."""
+
+    @abstractmethod
+    def activate_impl(self) -> tuple[np.ndarray, np.ndarray]:
+        """Load the graphs; return the buffers `image` and `labels` as `image` and `labels` describe them."""
+
+    @abstractmethod
+    def infer_impl(self) -> None:
+        """Run one step: from the image buffer to the labels buffer, and the state one step on."""
+
+    @abstractmethod
+    def reset_impl(self) -> None:
+        """Make the next step the first one."""
+
+    @abstractmethod
+    def deactivate_impl(self) -> None:
+        """Free graphs and buffers."""
+
+    def activate(self) -> None:
+        """Load the graphs and allocate all buffers, the state's included.
+
+        Raises:
+            DeviceError: the device cannot load them.
+            ArtifactError: a graph does not have the inputs and outputs that the manifest promises.
+        """
+        if self.is_active:
+            raise DeviceError(f"{self.configuration.name} is already active on {self.device} | deactivate it first")
+        try:
+            self._image, self._labels = self.activate_impl()
+        except BaseException:
+            self.deactivate_impl()
+            raise
+        self.is_active = True
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 `(H, W, 3)` in the bundle's colour order: the runner's own input buffer, to be filled before `infer`."""
+        self._check_active()
+        assert self._image is not None
+        return self._image
+
+    @property
+    def labels(self) -> np.ndarray:
+        """uint8 `(h, w)`: the runner's own output buffer, overwritten by the next `infer`."""
+        self._check_active()
+        assert self._labels is not None
+        return self._labels
+
+    def infer(self) -> None:
+        """Run one step on what `image` holds; `labels` holds the result when it returns.
+
+        Raises:
+            DeviceError: the runner is not active, or the device failed.
+        """
+        self._check_active()
+        self.infer_impl()
+
+    def reset(self) -> None:
+        """Forget the state: the next `infer` is the first step of a sequence."""
+        self._check_active()
+        self.reset_impl()
+
+    def deactivate(self) -> None:
+        """Free everything. The buffers that `image` and `labels` gave out are no longer written. May be called twice."""
+        if self.is_active:
+            self.is_active = False
+            self._image = self._labels = None
+            self.deactivate_impl()
+
+    def __enter__(self) -> "Runner":
+        self.activate()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.deactivate()
+
+    def _check_active(self) -> None:
+        if not self.is_active:
+            raise DeviceError(
+                f"{self.configuration.name} is not active on {self.device} | activate it, or load it again"
+            )
+
+
+class Backend(NamedTuple):
+    """One row of the device table."""
+
+    runner: str
+    """`module:class`, imported when it is asked for."""
+    devices: str
+    """What its device strings look like."""
+
+
+BACKENDS: dict[str, Backend] = {
+    "cpu": Backend("edgeseg.runtime.backends.onnxruntime_backend:CpuRunner", "cpu"),
+    "cuda": Backend("edgeseg.runtime.backends.onnxruntime_backend:CudaRunner", "cuda:0, cuda:1, ..."),
+}
+"""First part of a device string (before the colon) -> who runs graphs there."""
+
+
+def runner_class(device: str) -> type[Runner]:
+    """The class that runs graphs on `device`.
+
+    Raises:
+        DeviceError: the device is unknown, or not usable on this machine; the message says why and lists the known ones.
+    """
+    runner = _known(device)
+    reason = runner.usable(device)
+    if reason is not None:
+        raise DeviceError(f"device {device!r} cannot be used here | {reason} | {_known_devices(device)}")
+    return runner
+
+
+def open_runner(root: Path, configuration: BundleConfiguration, *, device: str, threads: int) -> Runner:
+    """A runner, not yet active, for `configuration` on `device`.
+
+    Raises:
+        DeviceError: see `runner_class`.
+    """
+    # The class of a device takes what Runner takes; mypy sees the abstract one.
+    build: Callable[..., Runner] = runner_class(device)
+    return build(root, configuration, device, threads)
+
+
+def _known(device: str) -> type[Runner]:
+    family = device.partition(":")[0]
+    if family not in BACKENDS:
+        raise DeviceError(f"unknown device {device!r} | {_known_devices()}")
+    module, _, name = BACKENDS[family].runner.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _known_devices(leave_out: str | None = None) -> str:
+    """The known devices, those that are not usable with the reason."""
+    parts = []
+    for family, backend in BACKENDS.items():
+        example = family if backend.devices == family else f"{family}:0"
+        if leave_out is not None and family == leave_out.partition(":")[0]:
+            continue
+        reason = _known(example).usable(example)
+        parts.append(f"{backend.devices} (usable)" if reason is None else f"{backend.devices} (not here: {reason})")
+    return "known: " + ", ".join(parts)

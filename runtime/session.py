@@ -1,0 +1,284 @@
+"""A session: one configuration loaded on a device, with its state. `step(frame) -> labels`, `reset()`."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+
+from edgeseg.bundle import Bundle, BundleConfiguration
+from edgeseg.classes import ClassSet
+from edgeseg.device_profile import DeviceProfile
+from edgeseg.errors import ArtifactError, InputError
+from edgeseg.runtime.backends.base import Runner, open_runner
+
+COLOUR_ORDERS = ("RGB", "BGR")
+QUICK_SAMPLES = 15
+"""Samples per configuration when `load` has to measure by itself."""
+
+
+class Session:
+    """Steps frames through one configuration.
+
+    One thread at a time: a session has one state and one set of buffers. Different sessions are independent.
+
+    Args:
+        root: folder of the bundle.
+        configuration: the configuration to load. Its files are trusted here; `load` verifies their hashes.
+        graph_colour_order: `RGB` or `BGR`, what the graphs take.
+        device: device string.
+        threads: CPU threads of one step; None: all that this process may use.
+        frame_size_hw: height and width of the frames that `step` takes; None: the configuration's own. Frames of another
+            size than the configuration's are resized in `step`, by area averages when they shrink, else bilinearly.
+        colour_order: `RGB` or `BGR`, what `step` is given.
+        classes: the bundle's classes, for those who show the labels.
+
+    Raises:
+        InputError: an unknown colour order, or a frame size that is not positive.
+        DeviceError: the device is unknown or not usable here.
+        ArtifactError: a graph cannot be loaded or is not what the manifest says.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        configuration: BundleConfiguration,
+        *,
+        graph_colour_order: str = "RGB",
+        device: str = "cpu",
+        threads: int | None = None,
+        frame_size_hw: tuple[int, int] | None = None,
+        colour_order: str = "RGB",
+        classes: ClassSet | None = None,
+    ) -> None:
+        for order in (graph_colour_order, colour_order):
+            if order not in COLOUR_ORDERS:
+                raise InputError(f"unknown colour order {order!r} | known: {', '.join(COLOUR_ORDERS)}")
+        self.configuration = configuration
+        self.classes = classes
+        self.colour_order = colour_order
+        self.has_fixed_frame_size = frame_size_hw is not None
+        self._swap_colours = graph_colour_order != colour_order
+        self._runner: Runner = open_runner(Path(root), configuration, device=device, threads=threads or usable_cores())
+        self._runner.activate()
+        try:
+            self._check_size()
+            self._set_frame_size(frame_size_hw or configuration.knobs.size_hw)
+        except BaseException:
+            self._runner.deactivate()
+            raise
+
+    @property
+    def device(self) -> str:
+        """Device string."""
+        return self._runner.device
+
+    @property
+    def threads(self) -> int:
+        """CPU threads that one step may use."""
+        return self._runner.threads
+
+    @property
+    def frame_size_hw(self) -> tuple[int, int]:
+        """Height and width of the frames that `step` takes."""
+        return self._frame_size_hw
+
+    @property
+    def labels_size_hw(self) -> tuple[int, int]:
+        """Height and width of the label maps that `step` gives."""
+        height, width = self._runner.labels.shape
+        return height, width
+
+    def step(self, frame: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Labels of the next frame of the video.
+
+        Args:
+            frame: uint8 `(H, W, 3)` of `frame_size_hw`, in `colour_order`, 0-255; read only during the call.
+            out: uint8 `(h, w)` to write the labels to instead of a new array.
+
+        Returns:
+            uint8 `(h, w)`: label values of the bundle's classes. A fresh array that the caller owns, or `out`.
+
+        Raises:
+            InputError: frame or `out` has another shape or dtype.
+            DeviceError: the session is closed, or the device failed.
+        """
+        self._check_frame(frame)
+        self._fill(frame)
+        self._runner.infer()
+        if out is None:
+            return self._runner.labels.copy()
+        if out.shape != self.labels_size_hw or out.dtype != np.uint8:
+            raise InputError(f"out is {_kind(out)} | expected uint8 {self.labels_size_hw}")
+        np.copyto(out, self._runner.labels)
+        return out
+
+    def reset(self) -> None:
+        """Forget the frames so far: the next step is the first of a new video."""
+        self._runner.reset()
+
+    def take_frames_of(self, frame_size_hw: tuple[int, int]) -> None:
+        """Take frames of `frame_size_hw` from now on, unless the session was given a frame size.
+
+        Raises:
+            InputError: the session was given another frame size.
+        """
+        if tuple(frame_size_hw) == self._frame_size_hw:
+            return
+        if self.has_fixed_frame_size:
+            raise InputError(
+                f"the source's frames are {frame_size_hw[0]} x {frame_size_hw[1]} | the session was loaded for "
+                f"{self._frame_size_hw[0]} x {self._frame_size_hw[1]}: leave frame_size_hw out, or give the source's"
+            )
+        self._set_frame_size(tuple(frame_size_hw))
+
+    def close(self) -> None:
+        """Free graphs and buffers. May be called twice."""
+        self._runner.deactivate()
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _set_frame_size(self, frame_size_hw: tuple[int, int]) -> None:
+        height, width = frame_size_hw
+        if height < 1 or width < 1:
+            raise InputError(f"frame_size_hw is positive | got {height} x {width}")
+        own_height, own_width = self.configuration.knobs.size_hw
+        self._frame_size_hw = (int(height), int(width))
+        self._resizes = self._frame_size_hw != (own_height, own_width)
+        shrinks = height >= own_height and width >= own_width
+        self._interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+
+    def _check_size(self) -> None:
+        got, expected = self._runner.image.shape[:2], self.configuration.knobs.size_hw
+        if got != expected:
+            self._runner.deactivate()
+            raise ArtifactError(
+                f"{self.configuration.name}: its graphs take {got[0]} x {got[1]}, the manifest says "
+                f"{expected[0]} x {expected[1]} | export the bundle again"
+            )
+
+    def _check_frame(self, frame: np.ndarray) -> None:
+        expected = (*self._frame_size_hw, 3)
+        if not isinstance(frame, np.ndarray) or frame.shape != expected or frame.dtype != np.uint8:
+            raise InputError(
+                f"a frame is {_kind(frame)} | expected uint8 {expected} {self.colour_order}: "
+                "resize it, or load the session with its frame_size_hw"
+            )
+
+    def _fill(self, frame: np.ndarray) -> None:
+        """Write the frame into the runner's buffer, resized and with its channels in the graphs' order."""
+        image = self._runner.image
+        if self._resizes:
+            height, width = image.shape[:2]
+            cv2.resize(frame, (width, height), dst=image, interpolation=self._interpolation)
+            if self._swap_colours:
+                cv2.cvtColor(image, cv2.COLOR_RGB2BGR, dst=image)
+        elif self._swap_colours:
+            cv2.cvtColor(frame, cv2.COLOR_RGB2BGR, dst=image)
+        else:
+            np.copyto(image, frame)
+
+
+def load(
+    bundle: Path | str | Bundle,
+    *,
+    device: str = "cpu",
+    fps: float | None = None,
+    configuration: str | None = None,
+    profile: DeviceProfile | Path | str | None = None,
+    threads: int | None = None,
+    frame_size_hw: tuple[int, int] | None = None,
+    colour_order: str = "RGB",
+) -> Session:
+    """Load one configuration of a bundle: the one named, else the one picked for this device and frame rate.
+
+    Without `configuration` the pick is made from `profile`, else from the profile that `edgeseg profile` stored for this
+    device (`profiles/<device>.json` in the current folder) when it is of this bundle, else from a quick measurement,
+    for which `fps` must be given.
+
+    Args:
+        bundle: bundle folder, or an open bundle.
+        device: device string, such as `cpu` or `cuda:0`.
+        fps: frame rate of the camera, frames per second; None: that of the profile.
+        configuration: name of a configuration; then nothing is picked.
+        profile: device profile, or its path.
+        threads: CPU threads of one step; None: those of the profile, else all that this process may use.
+        frame_size_hw: height and width of the camera's frames; None: those of the configuration.
+        colour_order: `RGB` or `BGR`, order of the channels in the frames that `step` will be given.
+
+    Raises:
+        ArtifactError: the bundle is damaged, or the profile is of another bundle.
+        DeviceError: the device is unknown or not usable here.
+        InputError: there is nothing to pick by: no configuration, no profile, no frame rate.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    if configuration is not None:
+        entry = opened.configuration(configuration)
+    else:
+        fitting = _profile_for(opened, device, fps, profile, threads, frame_size_hw)
+        from edgeseg.runtime.pick import pick
+
+        entry = pick(opened, fitting, fps or fitting.fps).configuration
+        threads = threads or fitting.threads
+    opened.verify(entry.files)
+    return Session(
+        opened.root,
+        entry,
+        graph_colour_order=opened.colour_order,
+        device=device,
+        threads=threads,
+        frame_size_hw=frame_size_hw,
+        colour_order=colour_order,
+        classes=opened.classes,
+    )
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _profile_for(
+    bundle: Bundle,
+    device: str,
+    fps: float | None,
+    profile: DeviceProfile | Path | str | None,
+    threads: int | None,
+    frame_size_hw: tuple[int, int] | None,
+) -> DeviceProfile:
+    if profile is not None:
+        given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile)
+        given.check_fits(bundle)
+        if given.device != device:
+            raise InputError(
+                f"the profile is of device {given.device} | got device {device}: measure that one, or load on it"
+            )
+        return given
+    from edgeseg.runtime.device import default_profile_path
+
+    stored = default_profile_path(device)
+    if stored.is_file():
+        found = DeviceProfile.load(stored)
+        if found.bundle_digest == bundle.digest:
+            return found
+    if fps is None:
+        raise InputError(
+            f"nothing to pick a configuration by: no profile of {bundle.name} at {stored} | give configuration, profile, "
+            f"or fps (then it is measured now), or run edgeseg profile {bundle.root} --device {device}"
+        )
+    from edgeseg.runtime.profiler import profile_bundle
+
+    return profile_bundle(
+        bundle, device=device, fps=fps, samples=QUICK_SAMPLES, threads=threads, frame_size_hw=frame_size_hw
+    )
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
