@@ -30,6 +30,8 @@ class LatencyProfile:
     warm_up_steps: int
     peak_memory_mb: float | None = None
     """Resident memory that loading and running it added, where the device tells."""
+    first_step_ms: float | None = None
+    """Latency of the first step after a reset, which the samples leave out; None for a stateless configuration."""
     skipped: str | None = None
     """Why measuring stopped early (it could no longer win), or None when it was measured in full."""
 
@@ -158,13 +160,14 @@ def _parse_entry(values: dict[str, Any]) -> LatencyProfile:
     samples = tuple(float(sample) for sample in values["samples_ms"])
     if not all(0 <= sample < float("inf") for sample in samples):
         raise ValueError("a latency is negative or not finite")
-    memory = values["peak_memory_mb"]
+    memory, first_step = values["peak_memory_mb"], values.get("first_step_ms")
     return LatencyProfile(
         name=values["name"],
         digest=values["digest"],
         samples_ms=samples,
         warm_up_steps=int(values["warm_up_steps"]),
         peak_memory_mb=None if memory is None else float(memory),
+        first_step_ms=None if first_step is None else float(first_step),
         skipped=values["skipped"],
     )
 

@@ -12,6 +12,7 @@ from edgeseg.classes import ClassSet
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.backends.base import Runner, open_runner
+from edgeseg.shipped import bundle_path
 
 COLOUR_ORDERS = ("RGB", "BGR")
 QUICK_SAMPLES = 15
@@ -29,8 +30,8 @@ class Session:
         graph_colour_order: `RGB` or `BGR`, what the graphs take.
         device: device string.
         threads: CPU threads of one step; None: all that this process may use.
-        frame_size_hw: height and width of the frames that `step` takes; None: the configuration's own. Frames of another
-            size than the configuration's are resized in `step`, by area averages when they shrink, else bilinearly.
+        frame_size_hw: height and width of the frames that `step` takes; None: the configuration's own. Frames of
+            another size are resized in `step`, by area averages when they shrink, else bilinearly.
         colour_order: `RGB` or `BGR`, what `step` is given.
         classes: the bundle's classes, for those who show the labels.
 
@@ -131,7 +132,7 @@ class Session:
                 f"the source's frames are {frame_size_hw[0]} x {frame_size_hw[1]} | the session was loaded for "
                 f"{self._frame_size_hw[0]} x {self._frame_size_hw[1]}: leave frame_size_hw out, or give the source's"
             )
-        self._set_frame_size(tuple(frame_size_hw))
+        self._set_frame_size(frame_size_hw)
 
     def close(self) -> None:
         """Free graphs and buffers. May be called twice."""
@@ -199,12 +200,12 @@ def load(
 ) -> Session:
     """Load one configuration of a bundle: the one named, else the one picked for this device and frame rate.
 
-    Without `configuration` the pick is made from `profile`, else from the profile that `edgeseg profile` stored for this
-    device (`profiles/<device>.json` in the current folder) when it is of this bundle, else from a quick measurement,
-    for which `fps` must be given.
+    Without `configuration` the pick is made from `profile`, else from the profile that `edgeseg profile` stored for
+    this device (`profiles/<device>.json` in the current folder) when it is of this bundle, else from a quick
+    measurement, for which `fps` must be given.
 
     Args:
-        bundle: bundle folder, or an open bundle.
+        bundle: bundle folder, `shipped:NAME`, or an open bundle.
         device: device string, such as `cpu` or `cuda:0`.
         fps: frame rate of the camera, frames per second; None: that of the profile.
         configuration: name of a configuration; then nothing is picked.
@@ -218,7 +219,7 @@ def load(
         DeviceError: the device is unknown or not usable here.
         InputError: there is nothing to pick by: no configuration, no profile, no frame rate.
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle_path(bundle))
     if configuration is not None:
         entry = opened.configuration(configuration)
     else:
@@ -270,8 +271,8 @@ def _profile_for(
             return found
     if fps is None:
         raise InputError(
-            f"nothing to pick a configuration by: no profile of {bundle.name} at {stored} | give configuration, profile, "
-            f"or fps (then it is measured now), or run edgeseg profile {bundle.root} --device {device}"
+            f"nothing to pick a configuration by: no profile of {bundle.name} at {stored} | give configuration, "
+            f"profile, or fps (then it is measured now), or run edgeseg profile {bundle.root} --device {device}"
         )
     from edgeseg.runtime.profiler import profile_bundle
 

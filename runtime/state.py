@@ -1,7 +1,7 @@
 """Which buffers each step reads and writes: the state's way through the graphs of one configuration.
 
-The plan follows the manifest's sequence and links alone. It knows neither what a state means nor what kind of network it
-belongs to; two-frame networks, channel-wise masked ones and those of a user are the same to it.
+The plan follows the manifest's sequence and links alone. It knows neither what a state means nor what kind of network
+it belongs to; two-frame networks, channel-wise masked ones and those of a user are the same to it.
 """
 
 import math
@@ -69,7 +69,7 @@ class StatePlan:
         reads = [(name, Slot(role, names[0], step % 2)) for names in incoming.values() for name in names]
         if len({name for name, _ in reads}) != len(reads):
             raise ArtifactError(
-                f"{self._configuration.name}: two outputs of {before} feed one input of {role} | export the bundle again"
+                f"{self._configuration.name}: two outputs of {before} feed one input of {role} | export again"
             )
         writes = [
             (output, Slot(after, names[0], (step + 1) % 2))

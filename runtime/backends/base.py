@@ -1,6 +1,6 @@
 """The seam between the runtime and the libraries that run graphs: a runner, and the table of device strings.
 
-A backend is one subclass of `Runner` and one row in `BACKENDS`. Its module is imported when a device of it is asked for.
+A backend is a subclass of `Runner` and a row in `BACKENDS`. Its module is imported when a device of it is asked for.
 """
 
 import importlib
@@ -19,8 +19,8 @@ from edgeseg.errors import DeviceError
 class Runner(ABC):
     """Runs the graphs of one configuration on one device, and owns their buffers and state.
 
-    Nothing is loaded before `activate`; nothing is held after `deactivate`. Use it as a context manager, from one thread
-    at a time. The public methods check the life cycle; a backend implements those with `_impl`.
+    Nothing is loaded before `activate`; nothing is held after `deactivate`. Use it as a context manager, from one
+    thread at a time. The public methods check the life cycle; a backend implements those with `_impl`.
     """
 
     def __init__(self, root: Path, configuration: BundleConfiguration, device: str, threads: int) -> None:
@@ -80,7 +80,7 @@ class Runner(ABC):
 
     @property
     def image(self) -> np.ndarray:
-        """uint8 `(H, W, 3)` in the bundle's colour order: the runner's own input buffer, to be filled before `infer`."""
+        """uint8 `(H, W, 3)` in the bundle's colour order: the runner's own buffer, to be filled before `infer`."""
         self._check_active()
         assert self._image is not None
         return self._image
@@ -107,7 +107,7 @@ class Runner(ABC):
         self.reset_impl()
 
     def deactivate(self) -> None:
-        """Free everything. The buffers that `image` and `labels` gave out are no longer written. May be called twice."""
+        """Free everything; the buffers that `image` and `labels` gave out stay as they are. May be called twice."""
         if self.is_active:
             self.is_active = False
             self._image = self._labels = None
@@ -149,7 +149,7 @@ def runner_class(device: str) -> type[Runner]:
     """The class that runs graphs on `device`.
 
     Raises:
-        DeviceError: the device is unknown, or not usable on this machine; the message says why and lists the known ones.
+        DeviceError: the device is unknown, or not usable here; the message says why and lists the known ones.
     """
     runner = _known(device)
     reason = runner.usable(device)

@@ -1,8 +1,8 @@
 """ONNX Runtime: graphs as inference sessions, frames, labels and state in buffers bound once.
 
-Worker threads do not spin. Measured on 2 cores that other programs use too, a convolutional network of 10-40 ms at 15
-frames/s: with spinning a step takes 61 ms of CPU time and 39 ms in the median, without it 24 ms and 25 ms; spinning wins
-only in the best case (12 against 16 ms), and a camera loop never has the cores to itself: capture and results need them.
+Worker threads do not spin. Measured on 2 cores that other programs use too, a convolutional network at 15 frames/s:
+with spinning a step takes 61 ms of CPU time and 39 ms in the median, without it 24 ms and 25 ms. Spinning wins in the
+best case only (12 against 16 ms), and a camera loop never has the cores to itself: capture and results need them.
 """
 
 import math
