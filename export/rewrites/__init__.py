@@ -1,0 +1,1 @@
+"""Graph rewrites: one rule a file, whose docstring says `before -> after`."""
