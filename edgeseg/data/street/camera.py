@@ -36,7 +36,7 @@ class EgoMotion:
         self.stops: list[Stop] = []
 
     def _cruise(self) -> float:
-        return float(self._rng.uniform(3.6, 8.0))
+        return float(self._rng.uniform(3.3, 7.6))
 
     def _append(self, duration_s: float, speed: float) -> None:
         self._positions_m.append(self._positions_m[-1] + 0.5 * (self._speeds[-1] + speed) * duration_s)
@@ -116,7 +116,7 @@ class Camera:
         self._phases = generator(seed, 3).uniform(0, 2 * math.pi, 12)
         height, width = size_hw
         self.focal_px = 1.02 * math.sqrt(height * width)
-        self.centre_xy = ((width - 1) / 2, (height - 1) * 0.5)
+        self.centre_xy = ((width - 1) / 2, (height - 1) * 0.51)
 
     def road_m(self, along_m: np.ndarray) -> np.ndarray:
         """Sideways displacement of the road in metres, in the world."""

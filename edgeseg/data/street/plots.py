@@ -55,14 +55,42 @@ class Surfaces:
         self.labels.append(label)
         self.pictures.append(picture)
 
-    def extend(self, other: "Surfaces") -> None:
-        """Append all surfaces of `other`."""
-        self.corners += other.corners
-        self.order_m += other.order_m
-        self.kinds += other.kinds
-        self.colours += other.colours
-        self.labels += other.labels
-        self.pictures += other.pictures
+    def scene(self) -> "Scene":
+        """The surfaces as arrays."""
+        count = len(self.labels)
+        return Scene(
+            corners=np.array(self.corners, float).reshape(count, 4, 3),
+            order_m=np.array(self.order_m, float),
+            kinds=np.array(self.kinds, np.uint8),
+            fills=np.column_stack([np.array(self.colours, float).reshape(count, 3), np.array(self.labels, float)]),
+            pictures=tuple(self.pictures),
+        )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """N surfaces as arrays."""
+
+    corners: np.ndarray
+    """float64 `(N, 4, 3)`: right of the road's middle, up, along it, in metres."""
+    order_m: np.ndarray
+    """float64 `(N,)`: painted from the largest down."""
+    kinds: np.ndarray
+    """uint8 `(N,)`: FLAT, FRONT or SPRITE."""
+    fills: np.ndarray
+    """float64 `(N, 4)`: lit RGB and the label."""
+    pictures: tuple[Texture | None, ...]
+
+    @classmethod
+    def joined(cls, scenes: "list[Scene]") -> "Scene":
+        """All surfaces of `scenes`, in order."""
+        return cls(
+            corners=np.concatenate([scene.corners for scene in scenes]),
+            order_m=np.concatenate([scene.order_m for scene in scenes]),
+            kinds=np.concatenate([scene.kinds for scene in scenes]),
+            fills=np.concatenate([scene.fills for scene in scenes]),
+            pictures=tuple(picture for scene in scenes for picture in scene.pictures),
+        )
 
 
 @dataclass(frozen=True)
@@ -84,9 +112,9 @@ CAR_PAINT: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot: its surfaces and the cars parked before it."""
+    """One plot: what stands on it and the cars parked before it."""
 
-    surfaces: Surfaces
+    scene: Scene
     cars: tuple[Car, ...]
 
 
@@ -134,14 +162,14 @@ class Plots:
         surfaces, style, start = Surfaces(), self._style, index * PLOT_M
         if index % JUNCTION_EVERY == self._junction_at:
             self._junction(surfaces, side, start)
-            return Plot(surfaces, ())
+            return Plot(surfaces.scene(), ())
         zone = generator(self._seed, 6, side, index // 4)
         if zone.random() < style.building_share:
             self._building(surfaces, rng, side, start)
         else:
             self._park(surfaces, rng, side, start)
         self._furniture(surfaces, rng, side, index)
-        return Plot(surfaces, tuple(self._parked(rng, side, start)))
+        return Plot(surfaces.scene(), tuple(self._parked(rng, side, start)))
 
     def _junction(self, out: Surfaces, side: int, start: float) -> None:
         """A side road, with traffic lights at its corners."""
@@ -190,7 +218,7 @@ class Plots:
                 size,
                 self._signs[int(rng.integers(3, 5))],
             )
-        if style.setback_m > 1.1 and rng.random() < 0.5:
+        if style.setback_m > 0.9 and rng.random() < 0.7:
             inner = side * (style.road_half_m + style.pavement_m)
             for near in (start, start + 6.0):
                 out.front(inner, 1.0, near, near + 6.0, near + 3.0, self._fences[side][0])
@@ -200,11 +228,11 @@ class Plots:
         inner = side * (self._style.road_half_m + self._style.pavement_m)
         out.front(inner + side * 6.0, rng.uniform(3.0, 4.5), start, start + PLOT_M, start + PLOT_M, self._hedges[side])
         fence = self._fences[side][int(generator(self._seed, 7, side, int(start) // 96).integers(2))]
-        height = 1.25 + 0.5 * float(generator(self._seed, 8, side).random())
+        height = 1.4 + 0.6 * float(generator(self._seed, 8, side).random())
         for near in (start, start + 6.0):
             out.front(inner, height, near, near + 6.0, near + 3.0, fence)
-        for offset in rng.uniform(0.5, 11.5, 2):
-            tall = rng.uniform(6.5, 10.5)
+        for offset in rng.uniform(0.5, 11.5, 3):
+            tall = rng.uniform(7.0, 12.0)
             along = start + float(offset)
             lateral = inner + side * rng.uniform(2.0, 4.5)
             out.upright(lateral, -0.1, along, 0.8 * tall, tall, self._trees[int(rng.integers(4))])
@@ -258,9 +286,8 @@ class Plots:
         return cars
 
 
-def zebra(style: Style, along_m: float) -> Surfaces:
+def zebra(out: Surfaces, style: Style, along_m: float) -> None:
     """A zebra crossing of 3 m that begins at `along_m`."""
-    out = Surfaces()
     white = style.lit((206, 206, 200))
     for step in range(int(2 * style.road_half_m)):
         left = step - style.road_half_m + 0.2
@@ -271,4 +298,3 @@ def zebra(style: Style, along_m: float) -> Surfaces:
             (left + 0.55, 0, along_m),
         ]
         out.flat([(float(x), float(y), float(z)) for x, y, z in corners], white, ROAD, along_m + 30.0)
-    return out

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeseg.data.street import sprites, textures
 from edgeseg.data.street.camera import Pose
-from edgeseg.data.street.plots import FLAT, FRONT, Car, Surfaces
+from edgeseg.data.street.plots import FLAT, FRONT, Car, Scene
 from edgeseg.data.street.style import PAVEMENT, ROAD, Style, generator
 from edgeseg.data.street.textures import Texture, haze_at, haze_share
 
@@ -21,7 +21,7 @@ NOISE_SHIFTS = 64
 _NEAR_M = 1.0
 _FAR_GROUND_M = 220.0
 _SHIFT = 3
-_SMALL_CAR_PX, _SMALL_PICTURE_PX, _SMALL_FRONT_PX = 20.0, 5.0, 6
+_SMALL_CAR_PX, _SMALL_PICTURE_PX, _SMALL_FRONT_PX = 20.0, 6.0, 8
 
 
 class Painter:
@@ -46,34 +46,34 @@ class Painter:
         self._rows = np.arange(height, dtype=np.float32)
         self._vignette, self._noise = _lens_and_sensor(size_hw)
 
-    def paint(self, pose: Pose, scene: Surfaces, cars: list[Car]) -> np.ndarray:
+    def paint(self, pose: Pose, scene: Scene, cars: list[Car]) -> np.ndarray:
         """The canvas, uint8 `(H, W, 4)`, of `scene` and `cars` seen from `pose`, before lens and sensor."""
         canvas = np.empty((*self._size_hw, 4), np.uint8)
         self._paint_sky(canvas, pose)
         self._paint_ground(canvas, pose)
-        corners = np.stack(scene.corners)
+        corners = scene.corners.copy()
         starts = corners[:, 0, 2].copy()
         np.maximum(corners[..., 2], pose.along_m + _NEAR_M, out=corners[..., 2])
         pixels, depths = pose.project(corners)
-        order_m = np.array(scene.order_m)
         ends = np.array([car.near_m for car in cars])
         bodies = self._car_polygons(pose, cars)
-        jobs = np.argsort(np.concatenate([-order_m, -ends]), kind="stable")
-        visible = self._visible(pixels, corners, np.array(scene.kinds), starts, pose)
+        jobs = np.argsort(np.concatenate([-scene.order_m, -ends]), kind="stable")
+        visible = self._visible(pixels, corners, scene.kinds, starts, pose)
         nearest = depths.min(axis=1)
         share = haze_share(nearest)[:, None]
-        colours = (np.stack(scene.colours) * (1 - share) + self._haze * share).round()
-        flat = np.concatenate([colours, np.array(scene.labels)[:, None]], axis=1).tolist()
+        fills = scene.fills.copy()
+        fills[:, :3] += ((self._haze - fills[:, :3]) * share).round()
+        flat, kinds = fills.tolist(), scene.kinds.tolist()
         fixed = _fixed_point(pixels)
         for job in jobs.tolist():
-            if job >= len(order_m):
-                for polygon, fill in bodies[job - len(order_m)]:
+            if job >= len(kinds):
+                for polygon, fill in bodies[job - len(kinds)]:
                     cv2.fillConvexPoly(canvas, polygon, fill, cv2.LINE_8, _SHIFT)
             elif visible[job]:
                 picture = scene.pictures[job]
-                if picture is None or scene.kinds[job] == FLAT:
+                if picture is None or kinds[job] == FLAT:
                     cv2.fillConvexPoly(canvas, fixed[job], flat[job], cv2.LINE_8, _SHIFT)
-                elif scene.kinds[job] == FRONT:
+                elif kinds[job] == FRONT:
                     length = scene.corners[job][1, 2] - scene.corners[job][0, 2]
                     skipped = (corners[job, 0, 2] - scene.corners[job][0, 2]) / length
                     self._paint_front(canvas, pixels[job], fixed[job], flat[job], picture, float(nearest[job]), skipped)
@@ -152,14 +152,20 @@ class Painter:
         depths = np.maximum(along[:, width // 2], 0.1)
         levels = np.clip(np.ceil(np.log2(depths / 9.0)), 0, textures.GROUND_LEVELS - 1).astype(int)
         offset_m = pose.along_m % textures.GROUND_LENGTH_M
-        map_x = np.clip((lateral + np.float32(textures.GROUND_HALF_M)) * np.float32(textures.GROUND_X_PER_M), 2, 764)
-        map_y = (along + np.float32(offset_m)) * np.float32(textures.GROUND_Z_PER_M)
+        map_x = lateral * np.float32(textures.GROUND_X_PER_M)
+        map_x += np.float32(textures.GROUND_HALF_M * textures.GROUND_X_PER_M - 0.5)
+        last = np.float32(2 * textures.GROUND_HALF_M * textures.GROUND_X_PER_M - 3)
+        np.minimum(np.maximum(map_x, np.float32(2), out=map_x), last, out=map_x)
+        map_y = along * np.float32(textures.GROUND_Z_PER_M)
+        map_y += np.float32(offset_m * textures.GROUND_Z_PER_M - 0.5)
         shown = np.empty((rows, width, 4), np.uint8)
         edges = [0, *(np.flatnonzero(np.diff(levels)) + 1).tolist(), rows]
         for start, stop in pairwise(edges):
             level = int(levels[start])
-            x = map_x[start:stop] * np.float32(0.5**level) - np.float32(0.5)
-            y = map_y[start:stop] * np.float32(0.25**level) - np.float32(0.5)
+            x, y = map_x[start:stop], map_y[start:stop]
+            if level:
+                x = x * np.float32(0.5**level) + np.float32(0.5 * 0.5**level - 0.5)
+                y = y * np.float32(0.25**level) + np.float32(0.5 * 0.25**level - 0.5)
             shown[start:stop] = cv2.remap(self._ground[level], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         far = int(np.searchsorted(-depths, -12.0))
         if far:
@@ -186,7 +192,7 @@ class Painter:
             cv2.fillConvexPoly(canvas, fixed, colour, cv2.LINE_8, _SHIFT)
             return
         across = abs(pixels[1, 0] - pixels[0, 0]) / max(1e-3, 1 - skipped)
-        texture, _ = picture.level(picture.size_hw[1] / max(across, 1.0) * 0.7, depth_m)
+        texture = picture.level(picture.size_hw[1] / max(across, 1.0) * 0.7, depth_m)
         rows, columns = texture.shape[:2]
         left = skipped * columns
         source = np.array([[left, 0], [columns, 0], [columns, rows], [left, rows]], np.float32) - np.float32(0.5)
@@ -216,7 +222,7 @@ class Painter:
         if bottom - top < _SMALL_PICTURE_PX:
             canvas[y0:y1, x0:x1] = colour
             return
-        texture, alpha = picture.level(picture.size_hw[0] / max(bottom - top, 1e-3), depth_m)
+        texture = picture.level(picture.size_hw[0] / max(bottom - top, 1e-3), depth_m)
         rows, columns = texture.shape[:2]
         step_x, step_y = columns / max(right - left, 1e-3), rows / max(bottom - top, 1e-3)
         inverse = np.array(
@@ -224,11 +230,8 @@ class Painter:
         )
         size_wh, flags = (x1 - x0, y1 - y0), cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         patch = cv2.warpAffine(texture, inverse, size_wh, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        if alpha is None:
-            canvas[y0:y1, x0:x1] = patch
-            return
-        cover = cv2.warpAffine(alpha, inverse, size_wh, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        mask = cv2.threshold(cover, 127, 255, cv2.THRESH_BINARY)[1]
+        mask = cv2.threshold(cv2.extractChannel(patch, 3), 127, 255, cv2.THRESH_BINARY)[1]
+        patch[..., 3] = picture.label
         cv2.copyTo(patch, mask, canvas[y0:y1, x0:x1])
 
     def _car_polygons(self, pose: Pose, cars: list[Car]) -> list[list[tuple[np.ndarray, list[float]]]]:

@@ -33,32 +33,24 @@ class Texture:
     def __init__(self, rgb: np.ndarray, label: int, haze: np.ndarray, alpha: np.ndarray | None = None) -> None:
         self._rgb, self._alpha, self._haze, self.label = rgb, alpha, haze, label
         self.size_hw = (rgb.shape[0], rgb.shape[1])
-        self._levels: dict[int, tuple[np.ndarray, np.ndarray | None]] = {}
-        self._hazed: dict[tuple[int, int], np.ndarray] = {}
+        self._levels: dict[tuple[int, int], np.ndarray] = {}
         self.mean_rgb = rgb.reshape(-1, 3).mean(axis=0)
 
-    def level(self, shrink: float, depth_m: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """RGB + label `(h, w, 4)` and alpha for drawing `shrink` texture pixels onto one frame pixel at `depth_m`."""
-        index = min(max(int(math.log2(max(shrink, 1e-6)) + 0.35), 0), 5)
-        step = round(haze_at(depth_m) * HAZE_STEPS)
-        rgb, alpha = self._level(index)
-        key = (index, step)
-        if key not in self._hazed:
-            share = step / HAZE_STEPS
-            mixed = rgb * (1 - share) + self._haze * share
-            label = np.full((*rgb.shape[:2], 1), self.label)
-            self._hazed[key] = np.concatenate([mixed, label], axis=2).astype(np.uint8)
-        return self._hazed[key], alpha
+    def level(self, shrink: float, depth_m: float) -> np.ndarray:
+        """uint8 `(h, w, 4)` for drawing `shrink` texture pixels onto one frame pixel at `depth_m`.
 
-    def _level(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
-        if index not in self._levels:
-            height, width = (max(2, side >> index) for side in self.size_hw)
-            alpha = self._alpha
-            self._levels[index] = (
-                cv2.resize(self._rgb, (width, height), interpolation=cv2.INTER_AREA),
-                None if alpha is None else cv2.resize(alpha, (width, height), interpolation=cv2.INTER_AREA),
-            )
-        return self._levels[index]
+        RGB, then the alpha of a picture that has one, else the label.
+        """
+        index = min(max(int(math.log2(max(shrink, 1e-6)) + 0.35), 0), 5)
+        key = (index, round(haze_at(depth_m) * HAZE_STEPS))
+        if key not in self._levels:
+            size_wh = (max(2, self.size_hw[1] >> index), max(2, self.size_hw[0] >> index))
+            share = key[1] / HAZE_STEPS
+            rgb = cv2.resize(self._rgb, size_wh, interpolation=cv2.INTER_AREA) * (1 - share) + self._haze * share
+            last = np.full(self.size_hw, self.label, np.uint8) if self._alpha is None else self._alpha
+            last = np.asarray(cv2.resize(last, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+            self._levels[key] = np.dstack([rgb.astype(np.uint8), last])
+        return self._levels[key]
 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, cell: int) -> np.ndarray:

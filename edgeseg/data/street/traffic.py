@@ -103,7 +103,7 @@ class Traffic:
         for number, stop in enumerate(self._ego.stops):
             if stop.start_s > time_s + 25 or not -10 < stop.position_m - along_m < 90:
                 continue
-            out.extend(zebra(self._style, stop.position_m + 4.5))
+            zebra(out, self._style, stop.position_m + 4.5)
             for person in range(0 if self._leads_s else 3):
                 slot = self._slot(_CROSSERS, person, number)
                 start_s = stop.start_s - 2.5 + 2.0 * float(slot[0])

@@ -7,7 +7,7 @@ import numpy as np
 
 from edgeseg.classes import CAMVID
 from edgeseg.data.street.camera import Camera
-from edgeseg.data.street.plots import Plots, Surfaces
+from edgeseg.data.street.plots import Plots, Scene
 from edgeseg.data.street.raster import VIEW_M, Painter
 from edgeseg.data.street.style import Style
 from edgeseg.data.street.traffic import Traffic
@@ -34,12 +34,10 @@ class _World:
     def render(self, time_s: float) -> tuple[np.ndarray, np.ndarray]:
         """Frame and label map at `time_s`."""
         pose = self._camera.pose(time_s)
-        scene, cars = Surfaces(), self._traffic.cars(time_s, pose.along_m)
-        for plot in self._plots.between(pose.along_m, pose.along_m + VIEW_M):
-            scene.extend(plot.surfaces)
-            cars.extend(plot.cars)
-        scene.extend(self._traffic.people(time_s, pose.along_m))
-        canvas = self._painter.paint(pose, scene, cars)
+        plots = self._plots.between(pose.along_m, pose.along_m + VIEW_M)
+        people = self._traffic.people(time_s, pose.along_m).scene()
+        cars = self._traffic.cars(time_s, pose.along_m) + [car for plot in plots for car in plot.cars]
+        canvas = self._painter.paint(pose, Scene.joined([*(plot.scene for plot in plots), people]), cars)
         return self._painter.develop(canvas, time_s), np.ascontiguousarray(canvas[..., 3])
 
 
