@@ -3,8 +3,8 @@
     seconds = interleave({"dense": run_dense, "phase": run_phase}, rounds=50, warmup=5)
     write_report(out_dir, "cwm", rows, machine_facts(), samples=seconds)
 
-Within a round every contender has its turn, so that a change of clock or load meets all alike; the order rotates by one each
-round. Nothing is trimmed: every sample is in the JSON file.
+Within a round every contender has its turn, so that a change of clock or load meets all alike; the order rotates by
+one each round. Nothing is trimmed: every sample is in the JSON file.
 """
 
 import datetime
@@ -110,7 +110,7 @@ def write_report(
     facts: Mapping[str, Any],
     samples: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[Path, Path]:
-    """Write `name.json` (rows, facts, samples in seconds) and `name.md` (a table, then the facts); returns both paths."""
+    """Write `name.json` (rows, facts, samples in seconds) and `name.md` (table and facts); returns both paths."""
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {"benchmark": name, "facts": dict(facts), "rows": [dict(row) for row in rows]}

@@ -119,7 +119,9 @@ def _locate(index: GraphIndex, masked: Mapping[str, Mask]) -> tuple[dict[str, Ma
     refused: list[tuple[str, str]] = []
     convolutions = [node for node in index.model.graph.node if node.op_type == "Conv"]
     for key, mask in masked.items():
-        found = [node for node in convolutions if _is_called(node, key)]
+        found = [node for node in convolutions if key in _names(node)]
+        # A name may leave out the modules around the network, unless it is somebody's whole name.
+        found = found or [node for node in convolutions if any(name.endswith(f".{key}") for name in _names(node))]
         reason = _why_not(index, found)
         if reason is not None:
             refused.append((key, reason))
@@ -129,12 +131,9 @@ def _locate(index: GraphIndex, masked: Mapping[str, Mask]) -> tuple[dict[str, Ma
     return masks, refused
 
 
-def _is_called(node: onnx.NodeProto, key: str) -> bool:
-    weight, tail = node.input[1].partition("[")[0], f"{key}.weight"
-    if node.name == key or weight == tail or weight.endswith(f".{tail}"):
-        return True
-    path = _torchscript_path(node.name)
-    return path == key or path.endswith(f".{key}")
+def _names(node: onnx.NodeProto) -> set[str]:
+    """What a convolution is called: its node, the module of its weight, the module in its node's name."""
+    return {node.name, node.input[1].removesuffix(".weight"), _torchscript_path(node.name)}
 
 
 def _torchscript_path(node_name: str) -> str:
@@ -155,6 +154,8 @@ def _why_not(index: GraphIndex, found: list[onnx.NodeProto]) -> str | None:
             f"{len(found)} convolutions of the graph have that name: called more than once, or the name is not precise"
         )
     node = found[0]
+    if len(index.consumers[node.input[1]]) > 1:
+        return "its weight is used more than once: in one step it would be masked twice"
     if attributes(node).get("group", 1) != 1:
         return f"it has {attributes(node)['group']} groups"
     if any(name not in index.constants for name in node.input[1:] if name):
