@@ -105,7 +105,7 @@ def test_frames_handed_out_are_the_callers_own() -> None:
     assert np.array_equal(video.labels(0), labels)
 
 
-@pytest.mark.parametrize("size_hw", [(64, 64), (65, 131), (181, 97), (64, 700)])
+@pytest.mark.parametrize("size_hw", [(32, 64), (64, 64), (65, 131), (181, 97), (64, 700)])
 def test_every_pixel_is_labelled_with_a_class_at_odd_sizes(size_hw: tuple[int, int]) -> None:
     video = StreetVideo(3, 31, size_hw=size_hw)
     for index in (0, 30):
@@ -180,10 +180,11 @@ def test_unknown_split_is_refused() -> None:
         ({"seed": 1.5}, "seed is not usable"),
         ({"seed": 2**63}, "seed is not usable"),
         ({"frames": 0}, "too few frames"),
+        ({"frames": 1_300_000}, "drive is too long"),
         ({"fps": 0}, "frame rate is not usable"),
         ({"fps": float("nan")}, "frame rate is not usable"),
         ({"fps": "15"}, "frame rate is not usable"),
-        ({"size_hw": (63, 480)}, "size_hw is not usable"),
+        ({"size_hw": (31, 480)}, "size_hw is not usable"),
         ({"size_hw": (360, 5000)}, "size_hw is not usable"),
         ({"size_hw": (360.0, 480.0)}, "size_hw is not usable"),
         ({"size_hw": 360}, "size_hw is not usable"),

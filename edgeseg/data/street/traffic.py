@@ -1,11 +1,12 @@
 """What moves on a street: cars, cyclists and pedestrians, each a function of the seed and the time."""
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 
 from edgeseg.data.street import sprites
-from edgeseg.data.street.camera import EgoMotion
+from edgeseg.data.street.camera import EgoMotion, Stop
 from edgeseg.data.street.plots import CAR_PAINT, Car, Surfaces, zebra
 from edgeseg.data.street.style import Style, generator
 from edgeseg.data.street.textures import Texture
@@ -100,9 +101,11 @@ class Traffic:
         """People who cross before us: on the zebra where we stand, or far enough ahead. Never with a car between."""
         self._ego.extend(time_s + 25)
         wait_m = self._style.road_half_m + 0.8
-        for number, stop in enumerate(self._ego.stops):
-            if stop.start_s > time_s + 25 or not -10 < stop.position_m - along_m < 90:
-                continue
+        stops = self._ego.stops
+        for number in range(bisect_left(stops, along_m - 10, key=_place), bisect_left(stops, along_m + 90, key=_place)):
+            stop = stops[number]
+            if stop.start_s > time_s + 25:
+                break
             zebra(out, self._style, stop.position_m + 4.5)
             for person in range(0 if self._leads_s else 3):
                 slot = self._slot(_CROSSERS, person, number)
@@ -149,3 +152,7 @@ class Traffic:
                 else sprites.pedestrian(variant, phase, kind == 1, self._style, self._haze)
             )
         return self._pictures[key]
+
+
+def _place(stop: Stop) -> float:
+    return stop.position_m

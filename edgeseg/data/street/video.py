@@ -14,7 +14,8 @@ from edgeseg.data.street.traffic import Traffic
 from edgeseg.data.video import Dataset, Video
 from edgeseg.errors import InputError
 
-MIN_SIDE_PX, MAX_SIDE_PX = 64, 4096
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 4096
+MAX_DRIVE_S = 24 * 3600.0
 SPLIT_SEEDS = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
 """First seed of each split; a split may hold a million videos, so that splits never share one."""
 _CACHE_FRAMES = 2
@@ -49,7 +50,7 @@ class StreetVideo(Video):
     """
 
     def __init__(self, seed: int, frames: int, fps: float = 15.0, size_hw: tuple[int, int] = (360, 480)) -> None:
-        """Prepare the street of `seed` (0 to 2^63 - 1): `frames` frames at `fps`, `size_hw` pixels (64 to 4096 a side).
+        """Prepare the street of `seed` (0 to 2^63 - 1): `frames` frames at `fps`, `size_hw` pixels (32 to 4096 a side).
 
         Raises:
             InputError: an argument is of another type or out of its range.
@@ -61,6 +62,10 @@ class StreetVideo(Video):
         if not _is_whole(frames) or frames < 1:
             raise InputError(f"street: too few frames | got {frames!r}, expected a whole number of at least 1")
         self.fps = _check_fps(fps)
+        if frames / self.fps > MAX_DRIVE_S:
+            raise InputError(
+                f"street: the drive is too long | got {frames} frames at {self.fps:g} fps, expected at most 24 hours"
+            )
         self.size_hw = _check_size(size_hw)
         self.name = f"street-{seed}"
         self._frames = int(frames)
