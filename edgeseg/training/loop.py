@@ -72,7 +72,7 @@ def train(
 
     Args:
         start_from: checkpoint of the same architecture whose weights are the first ones (a dense one for a masked
-            network).
+            network); not read when a state is resumed.
         resume: go on from the state in `out`; start when there is none.
         should_stop: asked after each step; when it says yes, the state is saved and the training ends unfinished.
 
@@ -205,8 +205,7 @@ class _Trainer:
             if reporter:
                 reporter.validated(self.step, validation)
         if miou or self.step % _LOG_EVERY == 0:
-            with (self.out / LOG_FILE).open("a", encoding="utf-8") as log:
-                log.write(f"{self.step},{rate:.6g},{loss:.6f},{miou}\n")
+            _append(self.out / LOG_FILE, f"{self.step},{rate:.6g},{loss:.6f},{miou}\n")
         if last or self.step % run.checkpoint_every == 0:
             self._save_state()
 
@@ -263,6 +262,16 @@ def _begin_log(path: Path, step: int) -> None:
     rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() and step else []
     kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= step]
     write_text(path, "\n".join([_LOG_HEADER, *kept]) + "\n")
+
+
+def _append(path: Path, row: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as log:
+            log.write(row)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}) | make room and go on with --resume"
+        ) from error
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
