@@ -1,0 +1,197 @@
+"""`edgeseg export`: networks give a bundle."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle, BundleConfiguration
+    from edgeseg.export.foreign import Description
+    from edgeseg.export.source import Source
+
+SHOWN_OFFSETS = (0, 1, 2, 3, 4, 6, 8)
+"""Offsets of the accuracy table that are printed."""
+
+
+@click.command(name="export")
+@click.argument("network")
+@click.option("--out", required=True, metavar="NAME.edgeseg", type=click.Path(path_type=Path), help="Bundle to write.")
+@click.option("--checkpoint", "more", metavar="CKPT", multiple=True, help="Another checkpoint (of another width, say).")
+@click.option("--data", metavar="SPEC", help="Labelled video for the accuracy table: a folder, or 'street'.")
+@click.option("--split", default="val", show_default=True, help="Split of --data.")
+@click.option("--max-offset", default=8, show_default=True, help="Last delay of the accuracy table, in frames.")
+@click.option("--size", "sizes", metavar="HxW", multiple=True, help="Input size.  [default: as it was trained]")
+@click.option(
+    "--labels-stride", "strides", type=int, multiple=True, help="1, or the stride of the logits.  [default: 1]"
+)
+@click.option("--rho", "--cwm", "rhos", metavar="R", multiple=True, help="Masks: 0 to 1, dense or own.  [default: own]")
+@click.option("--cwm-form", "forms", multiple=True, help="concat or split.  [default: concat]")
+@click.option("--cwm-align", type=int, help="Channels per block of the masks.  [default: as it was trained]")
+@click.option("--sweep", is_flag=True, help="Export all combinations; sizes and strides not given are chosen.")
+@click.option("--add", is_flag=True, help="Keep the configurations that --out has already.")
+@click.option("--weights", default="fp32", show_default=True, help="How weights are stored: fp32 or fp16.")
+@click.option("--network-toml", type=click.Path(path_type=Path), help="Your network: classes, normalisation, size.")
+@click.option("--name", help="Your network: its name in configurations.")
+@click.option("--classes", metavar="A,B,...", help="Your network: class names, or camvid or cityscapes.")
+@click.option("--mean", nargs=3, type=float, help="Your network: mean of frames scaled to 0-1.  [default: 0 0 0]")
+@click.option("--std", nargs=3, type=float, help="Your network: their deviation.  [default: 1 1 1]")
+@click.option("--colour-order", help="Your network: RGB or BGR.  [default: RGB]")
+@click.option("--input-layout", help="Your ONNX file: NCHW or NHWC, when its shape does not tell.")
+@click.option("--output", help="Your ONNX file: name of the output, when there are several.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
+    """Export NETWORK into a bundle: a checkpoint, package.module:factory, or model.onnx.
+
+    Every graph is compared with its network on real video; with --data its accuracy table is made. A factory is
+    called without arguments, and returns a torch module that maps a float image (B, 3, H, W) to logits (B, C, h, w).
+
+    \b
+    edgeseg export runs/camvid/checkpoint.safetensors --data camvid --out camvid.edgeseg --sweep
+    edgeseg export mynets.fcn:build --classes road,car --size 360x480 --rho 0.25 --out fcn.edgeseg
+    edgeseg export model.onnx --network-toml model.toml --data my-videos --out model.edgeseg
+    """
+    import json
+
+    from edgeseg.optional import require
+
+    for module in ("torch", "onnx", "onnxscript"):
+        require(module, extra="export")
+    from edgeseg.cli.export_progress import ExportProgress
+    from edgeseg.data.open import open_dataset
+    from edgeseg.export.accuracy import EvaluationData
+    from edgeseg.export.bundle_writer import check_bundle_name
+    from edgeseg.export.pipeline import ExportOptions, export_bundle
+    from edgeseg.export.sweep import Grid, plan_grid
+
+    check_bundle_name(out)
+    choices = ExportOptions(options["max_offset"], options["weights"], options["add"])
+    grid = Grid(
+        tuple(parse_size(text) for text in options["sizes"]),
+        tuple(_rho(text) for text in options["rhos"]) or ("own",),
+        options["forms"],
+        options["strides"],
+    )
+    data = None
+    if options["data"] is not None:
+        data = EvaluationData.open(open_dataset(options["data"]), options["split"])
+    sources = _sources(network, options, data)
+    requests = plan_grid(sources, grid, sweep=options["sweep"])
+    with ExportProgress() as progress:
+        bundle = export_bundle(requests, out, data=data, options=choices, progress=progress)
+    if as_json:
+        click.echo(json.dumps({"bundle": str(out), "configurations": [_row(entry) for entry in bundle.configurations]}))
+    else:
+        _print(bundle)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`360x480` -> (360, 480), height first.
+
+    Raises:
+        InputError: it is not of that form.
+    """
+    from edgeseg.errors import InputError
+
+    height, _, width = text.lower().partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise InputError(f"--size is HEIGHTxWIDTH | got {text!r}, expected for example 360x480")
+    return int(height), int(width)
+
+
+def _rho(text: str) -> "float | str":
+    from edgeseg.errors import InputError
+    from edgeseg.export.sweep import DENSE, OWN
+
+    if text in (DENSE, OWN):
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"--rho is a number from 0 to 1, {DENSE} or {OWN} | got {text!r}") from error
+
+
+def _sources(network: str, options: dict[str, Any], data: Any) -> "list[Source]":
+    from edgeseg.errors import InputError
+    from edgeseg.export.foreign import foreign_source
+    from edgeseg.export.source import checkpoint_source
+    from edgeseg.shipped import checkpoint_path
+
+    description, given = _description(options)
+    is_foreign = network.endswith(".onnx") or (":" in network and not network.startswith("shipped:"))
+    if not is_foreign:
+        if given:
+            raise InputError(
+                f"{given[0]} is for networks of your own, and {network} is a checkpoint, which knows it | leave it out, or "
+                "give package.module:factory or model.onnx"
+            )
+        paths = [checkpoint_path(name) for name in (network, *options["more"])]
+        return [checkpoint_source(path, cwm_align=options["cwm_align"]) for path in paths]
+    if options["more"]:
+        raise InputError(f"--checkpoint adds checkpoints of edgeseg, and {network} is none | export them by themselves")
+    data_classes = data.dataset.classes if data else None
+    return [
+        foreign_source(network, description, data_classes=data_classes, cwm_align=options["cwm_align"] or 1),
+    ]
+
+
+def _description(options: dict[str, Any]) -> "tuple[Description, list[str]]":
+    """What the options and the TOML file say about a foreign network, and the options that were given."""
+    from edgeseg.export.foreign import Description, parse_classes, read_description
+
+    names = ("name", "classes", "mean", "std", "colour_order", "input_layout", "output")
+    values = {name: options[name] for name in names if options[name] is not None}
+    given = ["--" + name.replace("_", "-") for name in values]
+    if "classes" in values:
+        values["classes"] = parse_classes(values["classes"])
+    flags = Description(**values)
+    path = options["network_toml"]
+    if path is None:
+        return flags, given
+    return read_description(path).merged(flags, str(path)), ["--network-toml", *given]
+
+
+def _row(entry: "BundleConfiguration") -> dict[str, Any]:
+    steady = [entry.graphs[role] for role in entry.then]
+    parity, accuracy = entry.parity, entry.accuracy
+    return {
+        "name": entry.name,
+        "knobs": entry.knobs.as_dict(),
+        "macs": sum(graph.macs for graph in steady) / len(steady),
+        "parameters": max(graph.parameters for graph in entry.graphs.values()),
+        "parity": vars(parity) if parity else None,
+        "accuracy": vars(accuracy) if accuracy else None,
+    }
+
+
+def _print(bundle: "Bundle") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = [_row(entry) for entry in bundle.configurations]
+    tables = [row["accuracy"]["miou"] for row in rows if row["accuracy"]]
+    offsets = [k for k in SHOWN_OFFSETS if tables and k < max(map(len, tables))]
+    table = Table("configuration", "GMACs", "M params", "equal labels", "logit error", box=None)
+    for k in offsets:
+        table.add_column(f"mIoU k={k}" if k == 0 else f"k={k}", justify="right")
+    for row in rows:
+        miou = row["accuracy"]["miou"] if row["accuracy"] else ()
+        parity = row["parity"]
+        error = parity["max_logit_error"] if parity else None
+        table.add_row(
+            row["name"],
+            f"{row['macs'] / 1e9:.3f}",
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{100 * parity['label_agreement']:.3f} %" if parity else "-",
+            "-" if error is None else f"{error:.1e}",
+            *(f"{miou[k]:.3f}" if k < len(miou) else "-" for k in offsets),
+        )
+    console = Console()
+    console.print(table, soft_wrap=not console.is_terminal)
+    size = sum(record.bytes for record in bundle.files.values())
+    click.echo(f"{bundle.root}: {len(rows)} configurations, {size / 1e6:.1f} MB")
+    if any(not row["accuracy"] for row in rows):
+        click.echo(
+            "no accuracy table: nothing can be picked from this bundle | give labelled video with --data to have one",
+            err=True,
+        )

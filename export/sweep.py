@@ -1,0 +1,152 @@
+"""The grid of configurations that one export makes: networks x sizes x rho x form x label stride."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgeseg.config import CWM_FORMS, Configuration
+from edgeseg.errors import InputError
+from edgeseg.export.source import Source
+
+OWN = "own"
+"""A value of rho: as the network was trained, dense or masked."""
+DENSE = "dense"
+"""A value of rho: no masks, whatever the network was trained with."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to combine. Names in messages are those of the command line's options."""
+
+    sizes_hw: tuple[tuple[int, int], ...] = ()
+    """Input sizes; empty for each network's default, and in a sweep also 3/4 and 1/2 of it."""
+    rhos: tuple[float | str, ...] = (OWN,)
+    """Numbers in [0, 1], `dense` or `own`."""
+    cwm_forms: tuple[str, ...] = ()
+    """Some of `CWM_FORMS`; empty for concat."""
+    labels_strides: tuple[int, ...] = ()
+    """Empty for 1, and in a sweep also the stride of the logits where it is known."""
+
+    def __post_init__(self) -> None:
+        for option, values in (
+            ("--size", self.sizes_hw),
+            ("--rho", self.rhos),
+            ("--cwm-form", self.cwm_forms),
+            ("--labels-stride", self.labels_strides),
+        ):
+            if len(set(values)) != len(values):
+                raise InputError(f"{option} names a value twice | got {', '.join(map(_text, values))}")
+        for form in self.cwm_forms:
+            if form not in CWM_FORMS:
+                raise InputError(f"unknown --cwm-form {form!r} | known: {', '.join(CWM_FORMS)}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One configuration to export, and the network to make it from."""
+
+    source: Source
+    knobs: Configuration
+
+
+def plan_grid(sources: Sequence[Source], grid: Grid, *, sweep: bool) -> tuple[Request, ...]:
+    """All combinations, dense before masked.
+
+    Args:
+        sweep: whether more than one configuration is wanted.
+
+    Raises:
+        InputError: options that exclude each other, a network without a size, networks of different classes, two
+            configurations that would have the same name, or several configurations without `sweep`.
+    """
+    _check_sources(sources)
+    requests = []
+    for source in sources:
+        for size_hw in grid.sizes_hw or _default_sizes(source, sweep):
+            for stride in grid.labels_strides or _default_strides(source, sweep):
+                for rho, form in _masks(source, grid):
+                    requests.append(Request(source, _knobs(source, size_hw, stride, rho, form)))
+    _check_names(requests)
+    if len(requests) > 1 and not sweep:
+        raise InputError(
+            f"these options make {len(requests)} configurations ({', '.join(request.knobs.name for request in requests[:4])}"
+            f"{', ...' if len(requests) > 4 else ''}) | add --sweep to export them all into one bundle, or give one "
+            "value to each option"
+        )
+    return tuple(requests)
+
+
+def _masks(source: Source, grid: Grid) -> list[tuple[float | None, str | None]]:
+    """(rho, form) pairs, dense first."""
+    rhos: list[float | None] = []
+    for value in grid.rhos:
+        rho = source.facts.rho if value == OWN else None if value == DENSE else float(value)
+        if rho not in rhos:
+            rhos.append(rho)
+    if grid.cwm_forms and all(rho is None for rho in rhos):
+        raise InputError(
+            f"--cwm-form {grid.cwm_forms[0]} is for masked networks, and {source.facts.origin} is exported dense | "
+            "add --rho, or leave --cwm-form out"
+        )
+    dense = [(None, None)] if None in rhos else []
+    masked = [(rho, form) for rho in rhos if rho is not None for form in grid.cwm_forms or (CWM_FORMS[0],)]
+    return [*dense, *masked]
+
+
+def _knobs(source: Source, size_hw: tuple[int, int], stride: int, rho: float | None, form: str | None) -> Configuration:
+    facts = source.facts
+    return Configuration(
+        network=facts.network,
+        size_hw=size_hw,
+        width=facts.width,
+        rho=rho,
+        cwm_form=form,
+        labels_stride=stride,
+        input_frames=facts.input_frames,
+        target_offset=facts.target_offset,
+    )
+
+
+def _default_sizes(source: Source, sweep: bool) -> list[tuple[int, int]]:
+    size_hw = source.facts.default_size_hw
+    if size_hw is None:
+        raise InputError(
+            f"{source.facts.origin}: the input size is not known | add --size HxW, for example --size 360x480"
+        )
+    if not sweep or not source.facts.has_free_size:
+        return [size_hw]
+    # Multiples of 4, so that labels at the logits' stride cover the image exactly.
+    scaled = [size_hw, *((size_hw[0] * part // 16 * 4, size_hw[1] * part // 16 * 4) for part in (3, 2))]
+    return [size for size in scaled if min(size) >= 32]
+
+
+def _default_strides(source: Source, sweep: bool) -> list[int]:
+    stride = source.facts.logits_stride
+    return [1, stride] if sweep and stride is not None and stride != 1 else [1]
+
+
+def _check_sources(sources: Sequence[Source]) -> None:
+    if not sources:
+        raise InputError("nothing to export | give a checkpoint, package.module:factory or model.onnx")
+    first = sources[0].facts
+    for source in sources[1:]:
+        if source.facts.classes.names != first.classes.names:
+            raise InputError(
+                f"{source.facts.origin} and {first.origin} have different classes | got {len(source.facts.classes)} and "
+                f"{len(first.classes)} | a bundle has one set of classes: export them into bundles of their own"
+            )
+
+
+def _check_names(requests: Sequence[Request]) -> None:
+    origins: dict[str, str] = {}
+    for request in requests:
+        name, origin = request.knobs.name, request.source.facts.origin
+        if name in origins:
+            raise InputError(
+                f"{origins[name]} and {origin} both make the configuration {name} | they differ in no knob: "
+                "export them into bundles of their own"
+            )
+        origins[name] = origin
+
+
+def _text(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
