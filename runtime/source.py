@@ -1,7 +1,7 @@
 """Where frames come from, each with the time at which it was captured: cameras, video files, image folders, data sets.
 
-A recorded source behaves as the camera did: frame i exists from `start + i / fps` on and not before, and frames whose time
-has passed while nobody took them are skipped. With `paced=False` every frame is given as fast as it is asked for.
+A recorded source behaves as the camera did: frame i exists from `start + i / fps` on and not before, and frames whose
+time has passed while nobody took them are skipped. With `paced=False` every frame is given as fast as it is asked for.
 """
 
 import threading
@@ -193,11 +193,13 @@ class VideoFileSource(RecordedSource):
         while self._position < index:
             # Seeking lands on key frames only; grabbing decodes what later frames need and keeps the count right.
             if not self._capture.grab():
-                return self._end()
+                self._check_end()
+                return None
             self._position += 1
         ok, frame_bgr = self._capture.read()
         if not ok:
-            return self._end()
+            self._check_end()
+            return None
         self._position += 1
         if frame_bgr.shape[:2] != self.size_hw:
             raise SourceError(
@@ -205,7 +207,7 @@ class VideoFileSource(RecordedSource):
             )
         return cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB, dst=frame_bgr)
 
-    def _end(self) -> None:
+    def _check_end(self) -> None:
         # Containers count by duration and may be one frame off.
         if self._position < self._frame_count - 1:
             raise SourceError(

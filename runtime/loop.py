@@ -1,0 +1,276 @@
+"""The camera loop: a capture thread, a slot with the newest frame, a worker, and results by iteration or callback."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from edgeseg.data.video import Video
+from edgeseg.errors import InputError, SourceError
+from edgeseg.metrics.latency_aware import Publication
+from edgeseg.runtime.sample_window import SampleWindow
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.slot import POLL_S, LatestSlot
+from edgeseg.runtime.source import Frame, Source, open_source
+
+RESULTS_HELD = 4
+"""Results that wait for a slow reader; beyond, the oldest is dropped."""
+JOIN_S = 5.0
+"""How long `stop` waits for a thread that hangs in a driver."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One label map of the loop. Times in seconds on the source's clock."""
+
+    frame_index: int
+    captured_at: float
+    """When the frame was captured."""
+    published_at: float
+    """When its labels could be read."""
+    step_ms: float
+    """What `Session.step` took."""
+    labels: np.ndarray
+    """uint8 `(h, w)`, owned by the receiver."""
+    frame_rgb: np.ndarray
+    """uint8 `(H, W, 3)` RGB, the frame that the labels were computed from."""
+    configuration: str
+
+    @property
+    def age_s(self) -> float:
+        """How old the labels were when they could first be read."""
+        return self.published_at - self.captured_at
+
+
+@dataclass(frozen=True)
+class LoopSummary:
+    """What a loop did. Percentiles over the last 65,536 results."""
+
+    configuration: str
+    source: str
+    source_fps: float
+    seconds: float
+    results: int
+    frames_captured: int
+    frames_dropped: int
+    """Captured frames that a newer one replaced before the worker was free."""
+    frames_missed: int
+    """Frames that the source skipped because nobody took them in time."""
+    results_dropped: int
+    """Results that a slow reader did not take."""
+    step_ms: dict[str, float]
+    """p50, p90, p99 and max of what a step took, in ms."""
+    age_ms: dict[str, float]
+    """The same of the results' age when they were published, in ms."""
+
+    @property
+    def fps(self) -> float:
+        """Results per second."""
+        return self.results / self.seconds if self.seconds > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {**vars(self), "fps": self.fps}
+
+
+class Loop:
+    """Runs a session over a source until the source ends or `stop` is called.
+
+    The worker always takes the newest frame; frames that come while it is busy are dropped. A source that is not paced
+    waits instead, so that every frame is computed. Use it as a context manager, and iterate or give `on_result`:
+
+        with Loop(session, "video.mp4") as loop:
+            for result in loop:
+                ...
+
+    A stage that fails (source, network, callback) stops the others, and the first failure is raised from the iteration,
+    from `wait`, or at the end of the `with` block.
+
+    Args:
+        session: used by the loop alone until it has stopped; it is reset at the start and not closed at the end.
+            Without a frame size of its own it takes the source's.
+        source: what `edgeseg.runtime.source.open_source` takes. A source that the loop opened is closed by it.
+        on_result: called on the worker's thread with each result; then there is nothing to iterate over.
+        fps: frame rate for the source, as in `open_source`.
+        keep_log: keep a `Publication` per result, for `edgeseg.metrics.latency_aware.streaming_scores`.
+        clock: seconds; the clock of the source's capture times.
+
+    Raises:
+        SourceError, InputError: the source cannot be opened, or its frames do not fit the session.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        source: int | str | Path | Video | Source,
+        *,
+        on_result: Callable[[Result], None] | None = None,
+        fps: float | None = None,
+        keep_log: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session = session
+        self.source = open_source(source, fps=fps)
+        self.log: list[Publication] = []
+        self._owns_source = self.source is not source
+        self._on_result = on_result
+        self._keep_log = keep_log
+        self._clock = clock
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._failure_lock = threading.Lock()
+        self._frames: LatestSlot[Frame] = LatestSlot(self._stop)
+        self._results: LatestSlot[Result] = LatestSlot(self._stop, capacity=RESULTS_HELD)
+        self._threads: list[threading.Thread] = []
+        self._step_ms, self._age_ms = SampleWindow(), SampleWindow()
+        self._captured = self._published = self._missed = 0
+        self._started_at: float | None = None
+        self._ended_at: float | None = None
+        try:
+            session.take_frames_of(self.source.size_hw)
+        except BaseException:
+            self._close_source()
+            raise
+
+    def start(self) -> None:
+        """Start the threads, once; the `with` statement does it."""
+        if self._threads:
+            raise InputError("a loop runs once | make a new one")
+        self.session.reset()
+        self._started_at = self._clock()
+        for name, stage in (("capture", self._capture), ("worker", self._work)):
+            thread = threading.Thread(target=self._guarded, args=(stage,), name=f"edgeseg-{name}", daemon=True)
+            self._threads.append(thread)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End all stages and wait for them. May be called from anywhere, the callback included, and more than once."""
+        self._stop.set()
+        self._wake()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(JOIN_S)
+        if any(thread.is_alive() for thread in self._threads if thread is not threading.current_thread()):
+            # Releasing a device under the call that hangs in it would crash: the daemon thread is left behind.
+            self._fail(SourceError(f"{self.source.name} does not answer | its thread was left behind"))
+        else:
+            self._close_source()
+
+    def wait(self) -> None:
+        """Wait until the source ends or a stage fails; results that were not iterated over are let go.
+
+        Raises:
+            The first failure of a stage.
+        """
+        for _ in self:
+            pass
+
+    def __iter__(self) -> Iterator[Result]:
+        """Results as they are published, until the source ends; raises the first failure of a stage."""
+        while (result := self._results.take()) is not None:
+            yield result
+        self._join()
+        self._raise_failure()
+
+    def __enter__(self) -> "Loop":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if error is None:
+            self._raise_failure()
+
+    @property
+    def summary(self) -> LoopSummary:
+        """What the loop has done so far."""
+        end = self._clock() if self._ended_at is None else self._ended_at
+        return LoopSummary(
+            configuration=self.session.configuration.name,
+            source=self.source.name,
+            source_fps=self.source.fps,
+            seconds=0.0 if self._started_at is None else end - self._started_at,
+            results=self._published,
+            frames_captured=self._captured,
+            frames_dropped=self._frames.dropped,
+            frames_missed=self._missed,
+            results_dropped=self._results.dropped,
+            step_ms=self._step_ms.percentiles(),
+            age_ms=self._age_ms.percentiles(),
+        )
+
+    def _capture(self) -> None:
+        expected = 0
+        while (frame := self.source.read(self._stop)) is not None:
+            self._captured += 1
+            self._missed += frame.index - expected
+            expected = frame.index + 1
+            if not self._frames.put(frame, wait=not self.source.paced):
+                break
+        self._frames.close()
+
+    def _work(self) -> None:
+        while (frame := self._frames.take()) is not None:
+            begin = time.perf_counter()
+            labels = self.session.step(frame.rgb)
+            step_ms = 1e3 * (time.perf_counter() - begin)
+            self._publish(frame, labels, step_ms)
+        self._ended_at = self._clock()
+        self._results.close()
+
+    def _publish(self, frame: Frame, labels: np.ndarray, step_ms: float) -> None:
+        result = Result(
+            frame_index=frame.index,
+            captured_at=frame.captured_at_s,
+            published_at=self._clock(),
+            step_ms=step_ms,
+            labels=labels,
+            frame_rgb=frame.rgb,
+            configuration=self.session.configuration.name,
+        )
+        self._published += 1
+        self._step_ms.add(step_ms)
+        self._age_ms.add(1e3 * result.age_s)
+        if self._keep_log:
+            self.log.append(Publication(result.published_at, frame.index))
+        if self._on_result is not None:
+            self._on_result(result)
+        else:
+            self._results.put(result, wait=not self.source.paced)
+
+    def _guarded(self, stage: Callable[[], None]) -> None:
+        try:
+            stage()
+        except BaseException as error:  # whatever it is, it is raised again where the loop is used
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._failure_lock:
+            self._failure = self._failure or error
+        self._stop.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._frames.close()
+        self._results.close()
+
+    def _join(self) -> None:
+        for thread in self._threads:
+            while thread.is_alive() and not self._stop.is_set():
+                thread.join(POLL_S)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _close_source(self) -> None:
+        if self._owns_source:
+            self.source.close()

@@ -1,0 +1,102 @@
+"""Labels to look at: colours over a frame, and videos of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from edgeseg.atomic import atomic_file
+from edgeseg.classes import ClassSet
+from edgeseg.errors import InputError
+
+_LEGEND_ROW = 18
+_LEGEND_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def overlay(
+    frame_rgb: np.ndarray, labels: np.ndarray, classes: ClassSet, *, opacity: float = 0.5, legend: bool = False
+) -> np.ndarray:
+    """Colours of the labels over a frame.
+
+    Args:
+        frame_rgb: uint8 `(H, W, 3)` RGB, 0-255.
+        labels: uint8 `(h, w)`; enlarged to the frame without smoothing. Values without a class show the frame.
+        opacity: 0 shows the frame, 1 the colours.
+        legend: write the names of the classes that occur into the upper left corner.
+
+    Returns:
+        uint8 `(H, W, 3)` RGB, a new array.
+    """
+    labels = resize_labels(labels, (frame_rgb.shape[0], frame_rgb.shape[1]))
+    blended = cv2.addWeighted(frame_rgb, 1 - opacity, classes.palette_rgb[labels], opacity, 0)
+    shown = np.where((labels < len(classes))[..., None], blended, frame_rgb)
+    if legend:
+        _draw_legend(shown, labels, classes)
+    return shown
+
+
+def resize_labels(labels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """`labels` uint8 `(h, w)` at `size_hw` by the nearest pixel, as the accuracy tables are made."""
+    if labels.shape == tuple(size_hw):
+        return labels
+    return cv2.resize(labels, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+class VideoWriter:
+    """Writes RGB frames of one size to an open file; `video_writer` makes one."""
+
+    def __init__(self, writer: cv2.VideoWriter, size_hw: tuple[int, int], path: Path) -> None:
+        self._writer, self._size_hw, self._path = writer, size_hw, path
+        self.frames = 0
+        """Frames written."""
+
+    def write(self, frame_rgb: np.ndarray, *, times: int = 1) -> None:
+        """Append uint8 `(H, W, 3)` RGB, `times` times.
+
+        Raises:
+            InputError: a frame of another size.
+        """
+        if frame_rgb.shape != (*self._size_hw, 3) or frame_rgb.dtype != np.uint8:
+            raise InputError(
+                f"{self._path}: a video's frames are of one size | got {frame_rgb.dtype} {frame_rgb.shape}, "
+                f"expected uint8 {(*self._size_hw, 3)}"
+            )
+        frame_bgr = cv2.cvtColor(frame_rgb, cv2.COLOR_RGB2BGR)
+        for _ in range(times):
+            self._writer.write(frame_bgr)
+        self.frames += times
+
+
+@contextmanager
+def video_writer(path: Path | str, fps: float, size_hw: tuple[int, int]) -> Iterator[VideoWriter]:
+    """A video file (MPEG-4 in .mp4) that appears under its name when the block ends well, and not at all otherwise.
+
+    Raises:
+        InputError: the folder is not writable, or OpenCV cannot write this format.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".mp4":
+        raise InputError(f"videos are written as .mp4 | got {target.name}")
+    with atomic_file(target) as temporary:
+        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size_hw[1], size_hw[0]))
+        try:
+            if not writer.isOpened():
+                raise InputError(f"{target} cannot be written | this OpenCV has no MPEG-4 encoder")
+            yield VideoWriter(writer, size_hw, target)
+        finally:
+            writer.release()
+
+
+def _draw_legend(image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> None:
+    counts = np.bincount(labels.ravel(), minlength=256)[: len(classes)]
+    present = [int(value) for value in np.argsort(-counts) if counts[value]]
+    rows = present[: max(1, (image.shape[0] - 8) // _LEGEND_ROW)]
+    for row, value in enumerate(rows):
+        top = 4 + row * _LEGEND_ROW
+        colour = tuple(int(channel) for channel in classes.palette[value])
+        cv2.rectangle(image, (4, top), (18, top + 12), colour, cv2.FILLED)
+        cv2.rectangle(image, (4, top), (18, top + 12), (255, 255, 255), 1)
+        for thickness, ink in ((3, (0, 0, 0)), (1, (255, 255, 255))):
+            cv2.putText(image, classes.names[value], (24, top + 11), _LEGEND_FONT, 0.42, ink, thickness, cv2.LINE_AA)

@@ -1,0 +1,61 @@
+"""The latest-frame slot: capture never waits for the network, and the network always gets the newest frame."""
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+POLL_S = 0.2
+"""No wait lasts longer than this without looking at the stop event again."""
+
+
+class LatestSlot(Generic[T]):
+    """Holds the newest items only, `capacity` of them; older ones are dropped and counted, or waited for.
+
+    Args:
+        stop: when set, every wait ends.
+        capacity: 1 for frames, more for results.
+    """
+
+    def __init__(self, stop: threading.Event, *, capacity: int = 1) -> None:
+        self._stop = stop
+        self._capacity = capacity
+        self._items: deque[T] = deque()
+        self._closed = False
+        self._changed = threading.Condition()
+        self.dropped = 0
+        """Items that nobody took."""
+
+    def put(self, item: T, *, wait: bool = False) -> bool:
+        """Add an item: drop the oldest one when there is no room, or with `wait` until there is. False when stopped."""
+        with self._changed:
+            while wait and len(self._items) >= self._capacity:
+                if self._stop.is_set():
+                    return False
+                self._changed.wait(POLL_S)
+            if len(self._items) >= self._capacity:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+        return not self._stop.is_set()
+
+    def take(self) -> T | None:
+        """The oldest item held, waiting for one; None when the slot is closed and empty, or stopped."""
+        with self._changed:
+            while not self._items:
+                if self._closed or self._stop.is_set():
+                    return None
+                self._changed.wait(POLL_S)
+            if self._stop.is_set():
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """No more items will come: `take` gives what is left, then None."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

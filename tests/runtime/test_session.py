@@ -1,0 +1,239 @@
+import gc
+
+import numpy as np
+import pytest
+
+from edgeseg.bundle import MANIFEST, Bundle
+from edgeseg.device_profile import DeviceProfile, LatencyProfile
+from edgeseg.errors import ArtifactError, DeviceError, InputError
+from edgeseg.runtime.session import load
+
+
+def left_and_right(session, frames) -> list[tuple[int, int]]:
+    """What the counting graphs tell per step: one value in each half of the label map."""
+    seen = []
+    for frame in frames:
+        labels = session.step(frame)
+        halves = np.unique(labels[:, :24]), np.unique(labels[:, 24:])
+        assert all(half.size == 1 for half in halves)
+        seen.append((int(halves[0][0]), int(halves[1][0])))
+    return seen
+
+
+def test_step_gives_the_labels_of_the_graph(bundle):
+    frame = np.zeros((32, 48, 3), np.uint8)
+    frame[:, :16, 0] = frame[:, 16:32, 1] = frame[:, 32:, 2] = 200
+    with load(bundle.root, configuration="plain_32x48") as session:
+        labels = session.step(frame)
+    assert labels.dtype == np.uint8
+    assert labels.shape == (32, 48)
+    assert labels[0].tolist() == [0] * 16 + [1] * 16 + [2] * 16
+
+
+def test_colours_are_swapped_when_the_frame_is_bgr(bundle):
+    frame = np.zeros((32, 48, 3), np.uint8)
+    frame[..., 0] = 200
+    with load(bundle, configuration="plain_32x48", colour_order="BGR") as session:
+        assert np.unique(session.step(frame)).tolist() == [2]
+        assert frame[0, 0].tolist() == [200, 0, 0]
+
+
+def test_colours_are_swapped_when_the_graphs_take_bgr_and_the_frame_is_resized(tmp_path, graphs):
+    made = graphs.write_bundle(tmp_path / "bgr.edgeseg", [graphs.stateless()], colour_order="BGR")
+    frame = np.zeros((64, 96, 3), np.uint8)
+    frame[..., 0] = 200
+    with load(made, configuration="plain_32x48", frame_size_hw=(64, 96)) as session:
+        assert np.unique(session.step(frame)).tolist() == [2]
+
+
+def test_roles_and_state_follow_the_links_when_phases_alternate(bundle, frame):
+    with load(bundle, configuration="phases_32x48_rho0-concat") as session:
+        seen = left_and_right(session, [frame(value) for value in (10, 11, 12, 13, 14, 15)])
+    assert seen == [(0, 255), (101, 10), (52, 11), (103, 12), (54, 13), (105, 14)]
+
+
+def test_state_goes_on_when_a_role_follows_itself(bundle, frame):
+    with load(bundle, configuration="frames_32x48") as session:
+        seen = left_and_right(session, [frame(value) for value in (10, 11, 12, 13, 14)])
+    assert seen == [(0, 255), (21, 10), (22, 11), (23, 12), (24, 13)]
+
+
+def test_reset_starts_a_new_sequence(bundle, frame):
+    with load(bundle, configuration="phases_32x48_rho0-concat") as session:
+        left_and_right(session, [frame(1)] * 4)
+        session.reset()
+        assert left_and_right(session, [frame(7), frame(8)]) == [(0, 255), (101, 7)]
+
+
+def test_state_stays_right_over_many_steps_and_two_sessions(bundle, frame):
+    with (
+        load(bundle, configuration="phases_32x48_rho0-concat") as one,
+        load(bundle, configuration="phases_32x48_rho0-concat") as other,
+    ):
+        left_and_right(other, [frame(99)])
+        seen = left_and_right(one, [frame(value) for value in range(80)])
+        assert seen[1:] == [((100 if s % 2 else 50) + s, s - 1) for s in range(1, 80)]
+        assert left_and_right(other, [frame(98)]) == [(101, 99)]
+
+
+def test_buffers_live_as_long_as_the_session_when_garbage_is_collected(bundle, frame):
+    with load(bundle, configuration="frames_32x48") as session:
+        session.step(frame(5))
+        gc.collect()
+        scratch = [np.full(100_000, 7, np.uint8) for _ in range(20)]
+        assert left_and_right(session, [frame(6)]) == [(21, 5)]
+        assert len(scratch) == 20
+
+
+def test_step_returns_a_copy_that_later_steps_leave_alone(bundle, frame):
+    with load(bundle, configuration="frames_32x48") as session:
+        first = session.step(frame(1))
+        session.step(frame(2))
+    assert first[0, 0] == 0
+
+
+def test_step_writes_into_out_when_given(bundle, frame):
+    out = np.zeros((32, 48), np.uint8)
+    with load(bundle, configuration="frames_32x48") as session:
+        assert session.step(frame(1), out=out) is out
+    assert out[0, -1] == 255
+
+
+def test_step_resizes_when_the_frame_size_was_given(bundle):
+    frame = np.zeros((64, 96, 3), np.uint8)
+    frame[:, :48, 0] = frame[:, 48:, 1] = 200
+    with load(bundle, configuration="plain_32x48", frame_size_hw=(64, 96)) as session:
+        assert session.step(frame)[5].tolist() == [0] * 24 + [1] * 24
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (np.zeros((32, 47, 3), np.uint8), r"uint8 \(32, 47, 3\) \| expected uint8 \(32, 48, 3\)"),
+        (np.zeros((32, 48, 4), np.uint8), r"uint8 \(32, 48, 4\)"),
+        (np.zeros((32, 48), np.uint8), r"uint8 \(32, 48\)"),
+        (np.zeros((32, 48, 3), np.float32), "float32"),
+        (None, "NoneType"),
+    ],
+)
+def test_step_refuses_a_frame_of_another_shape_or_dtype(bundle, wrong, words):
+    with load(bundle, configuration="plain_32x48") as session, pytest.raises(InputError, match=words):
+        session.step(wrong)
+
+
+def test_step_takes_a_frame_that_is_not_contiguous(bundle):
+    frame = np.zeros((32, 96, 3), np.uint8)
+    frame[:, ::2, 1] = 200
+    with load(bundle, configuration="plain_32x48") as session:
+        assert np.unique(session.step(frame[:, ::2])).tolist() == [1]
+
+
+def test_step_says_so_when_the_session_is_closed(bundle, frame):
+    session = load(bundle, configuration="plain_32x48")
+    session.close()
+    session.close()
+    with pytest.raises(DeviceError, match="not active"):
+        session.step(frame(0))
+
+
+def test_step_raises_a_device_error_when_the_graph_fails(tmp_path, graphs, frame):
+    made = graphs.write_bundle(tmp_path / "f.edgeseg", [graphs.stateless("fails", graph=graphs.failing_when_bright())])
+    with load(made, configuration="fails_32x48") as session:
+        session.step(frame(9))
+        with pytest.raises(DeviceError, match="graph step failed on cpu"):
+            session.step(frame(10))
+
+
+def test_load_names_the_known_devices_when_the_device_is_unknown(bundle):
+    with pytest.raises(DeviceError, match=r"unknown device 'npu' \| known: cpu"):
+        load(bundle, configuration="plain_32x48", device="npu")
+
+
+def test_load_says_why_when_the_device_is_not_usable(bundle):
+    with pytest.raises(DeviceError, match=r"cannot be used here \| .*'cpu:3'.* known: .*cuda"):
+        load(bundle, configuration="plain_32x48", device="cpu:3")
+
+
+def test_load_names_the_configurations_when_there_is_no_such_one(bundle):
+    with pytest.raises(ArtifactError, match="it has: plain_32x48, phases"):
+        load(bundle, configuration="big")
+
+
+def test_load_refuses_when_one_byte_of_a_graph_changed(own_bundle):
+    path = own_bundle.root / "plain_32x48.step.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="damaged"):
+        load(own_bundle.root, configuration="plain_32x48")
+
+
+def test_load_refuses_when_one_byte_of_the_weights_changed(own_bundle):
+    path = own_bundle.root / "plain_32x48.step.bin"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(ArtifactError, match=r"step\.bin is damaged"):
+        load(own_bundle.root, configuration="plain_32x48")
+
+
+def test_load_refuses_when_the_manifest_names_a_file_outside(own_bundle):
+    path = own_bundle.root / MANIFEST
+    path.write_text(path.read_text().replace("plain_32x48.step.onnx", "../plain_32x48.step.onnx"))
+    with pytest.raises(ArtifactError):
+        load(own_bundle.root, configuration="plain_32x48")
+
+
+def test_load_names_the_missing_input_when_links_and_graph_disagree(tmp_path, graphs):
+    entry = graphs.two_frames()
+    entry.links = entry.links[:1] + entry.links[2:]
+    made = graphs.write_bundle(tmp_path / "torn.edgeseg", [entry])
+    with pytest.raises(ArtifactError, match=r"needs the inputs state_0_in, state_1_in, its links feed state_0_in"):
+        load(made, configuration="frames_32x48")
+
+
+def test_load_refuses_when_the_graph_has_another_size_than_its_knobs(tmp_path, graphs):
+    entry = graphs.stateless("odd", size_hw=(64, 64), graph=graphs.brightest_channel((32, 48)))
+    made = graphs.write_bundle(tmp_path / "odd.edgeseg", [entry])
+    with pytest.raises(ArtifactError, match="its graphs take 32 x 48, the manifest says 64 x 64"):
+        load(made, configuration="odd_64x64")
+
+
+def profile_of(bundle: Bundle, latencies_ms: dict[str, float], digest: str | None = None) -> DeviceProfile:
+    entries = tuple(LatencyProfile(name, "d", (latency,) * 9, 5) for name, latency in latencies_ms.items())
+    return DeviceProfile(
+        "cpu", {}, bundle.name, digest or bundle.digest, 15.0, False, None, 1, entries, "2026-01-01", "edgeseg profile"
+    )
+
+
+def test_load_picks_by_the_given_profile(bundle):
+    # At 15 frames/s a period is 66.7 ms: plain reads k = 2 (.4), phases k = 1 (.5), frames k = 2 (.4).
+    latencies = {"plain_32x48": 100.0, "phases_32x48_rho0-concat": 40.0, "frames_32x48": 100.0}
+    with load(bundle, profile=profile_of(bundle, latencies)) as session:
+        assert session.configuration.name == "phases_32x48_rho0-concat"
+        assert session.threads == 1
+
+
+def test_load_takes_the_stored_profile_of_this_device(bundle, tmp_path, monkeypatch):
+    from edgeseg.runtime.device import default_profile_path
+
+    monkeypatch.chdir(tmp_path)
+    profile_of(bundle, {"frames_32x48": 1.0}).save(default_profile_path("cpu"))
+    with load(bundle) as session:
+        assert session.configuration.name == "frames_32x48"
+
+
+def test_load_refuses_the_profile_of_another_bundle(bundle):
+    with pytest.raises(ArtifactError, match="measured with another bundle"):
+        load(bundle, profile=profile_of(bundle, {"plain_32x48": 1.0}, digest="0" * 64))
+
+
+def test_load_says_what_to_give_when_there_is_nothing_to_pick_by(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="give configuration, profile, or fps"):
+        load(bundle)
+
+
+def test_load_measures_when_there_is_no_profile_and_fps_is_given(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with load(bundle, fps=15, threads=1) as session:
+        assert session.configuration.name in {entry.name for entry in bundle.configurations}
+    assert list(tmp_path.iterdir()) == []
