@@ -22,7 +22,12 @@ NORM = {
 
 def graph(*nodes: onnx.NodeProto, output_hw: tuple[int, int] = (6, 8)) -> onnx.ModelProto:
     constants = {name: value.astype(np.float32) for name, value in NORM.items()}
-    constants |= {"w": WEIGHT, "v": WEIGHT[:, :, 1:2, 1:2], "b": np.arange(4, dtype=np.float32)}
+    constants |= {
+        "w": WEIGHT,
+        "one_channel": WEIGHT[:1, :, :1, :1],
+        "v": WEIGHT[:, :, 1:2, 1:2],
+        "b": np.arange(4, dtype=np.float32),
+    }
     constants["scales"] = np.array([1, 1, 2, 2], np.float32)
     made = helper.make_graph(
         nodes,
@@ -91,8 +96,14 @@ def test_norm_is_folded_after(chain: str) -> None:
             helper.make_node("AveragePool", ["d"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
             norm("p", "y"),
         ],
+        [
+            CONV,
+            helper.make_node("Conv", ["x", "one_channel"], ["d"]),
+            helper.make_node("Add", ["c", "d"], ["s"]),
+            norm("s", "y"),
+        ],
     ],
-    ids=["activation between", "convolution read elsewhere", "padded average"],
+    ids=["activation between", "convolution read elsewhere", "padded average", "sum with a map of one channel"],
 )
 def test_norm_stays_when_folding_is_not_exact(nodes: list[onnx.NodeProto]) -> None:
     model = graph(*nodes)
