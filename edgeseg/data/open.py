@@ -1,5 +1,7 @@
 """From what a user writes, a name or a folder, to a data set."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ from edgeseg.data.video import Dataset
 from edgeseg.errors import InputError
 
 SIMULATOR = "street"
+_SIMULATOR_SPEC = re.compile(r"street(?::(?P<height>\d+)x(?P<width>\d+))?(?:@(?P<fps>\d+(?:\.\d+)?))?")
 
 _LAYOUTS = (
     "dataset.toml (frames/ and labels/ of your own)",
@@ -16,28 +19,51 @@ _LAYOUTS = (
 
 
 def open_dataset(spec: str | Path, **options: Any) -> Dataset:
-    """Open the data set that `spec` names: `street` for the simulator, or a folder whose layout is recognised.
+    """Open the data set that `spec` names: the simulator, or a folder whose layout is recognised.
 
-    A folder called `street` is written `./street` or `Path("street")`. Options go to the simulator (`size_hw`, `fps`,
-    `seed`, ...); folders take none.
+    The simulator is written `street`, `street:540x720` (size), `street@30` (frames per second) or `street:540x720@30`;
+    a folder of such a name `./street` or `Path("street")`. Options go to the simulator (`size_hw`, `fps`, `videos`,
+    `frames`, see `edgeseg.data.street.StreetDataset`); folders take none.
 
     Raises:
-        InputError: there is no such folder, it is empty, its layout is not known or not whole, or options were given
-            for a folder.
+        InputError: there is no such folder, it is empty, its layout is not known or not whole, or an option is unknown,
+            given twice, or given for a folder.
     """
-    if spec == SIMULATOR:
-        from edgeseg.data.street import StreetDataset
-
-        return StreetDataset(**options)
+    simulated = _SIMULATOR_SPEC.fullmatch(spec) if isinstance(spec, str) else None
+    if simulated:
+        return _simulator(simulated, options)
     root = Path(spec).expanduser()
     if not root.is_dir():
         what = "a file" if root.exists() else "no such folder"
-        raise InputError(f"{spec}: {what} | expected '{SIMULATOR}' or a folder with {'; '.join(_LAYOUTS)}")
+        raise InputError(f"{spec}: {what} | expected '{SIMULATOR}[:HxW][@FPS]' or a folder with {'; '.join(_LAYOUTS)}")
     if options:
         raise InputError(
             f"{spec}: options {', '.join(sorted(options))} are for '{SIMULATOR}' | a folder is read as it is"
         )
     return _recognised(root)
+
+
+def is_simulator(spec: object) -> bool:
+    """Whether `open_dataset` takes `spec` for the simulator."""
+    return isinstance(spec, str) and _SIMULATOR_SPEC.fullmatch(spec) is not None
+
+
+def _simulator(spec: re.Match[str], options: dict[str, Any]) -> Dataset:
+    from edgeseg.data.street import StreetDataset
+
+    in_spec: dict[str, Any] = {}
+    if spec["height"]:
+        in_spec["size_hw"] = (int(spec["height"]), int(spec["width"]))
+    if spec["fps"]:
+        in_spec["fps"] = float(spec["fps"])
+    twice = sorted(set(in_spec) & set(options))
+    if twice:
+        raise InputError(f"{spec.string} and the options both give {', '.join(twice)} | give it once")
+    known = list(inspect.signature(StreetDataset).parameters)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"{SIMULATOR} has no option {', '.join(unknown)} | known: {', '.join(known)}")
+    return StreetDataset(**in_spec, **options)
 
 
 def _recognised(root: Path) -> Dataset:

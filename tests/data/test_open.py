@@ -41,7 +41,7 @@ def test_options_are_refused_for_a_folder(tmp_path: Path) -> None:
 
 def test_known_layouts_are_named_when_folder_is_missing(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"nowhere: no such folder \| expected 'street' or a folder with dataset\.toml"
+        InputError, match=r"nowhere: no such folder \| expected 'street\[:HxW\]\[@FPS\]' or a folder with dataset\.toml"
     ):
         open_dataset(tmp_path / "nowhere")
 
@@ -72,3 +72,21 @@ def test_import_loads_neither_simulator_nor_opencv() -> None:
     code = "import sys, edgeseg.data.open; print(sorted({'cv2', 'torch', 'edgeseg.data.street'} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_simulator_takes_size_and_rate_from_its_name():
+    video = open_dataset("street:64x96@30").videos("val")[0]
+    assert (video.size_hw, video.fps) == ((64, 96), 30.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "message"),
+    [
+        ("street:64x96", {"size_hw": (32, 64)}, "both give size_hw"),
+        ("street", {"seed": 1}, r"no option seed \| known: size_hw, fps"),
+        ("street:64", {}, "no such folder"),
+    ],
+)
+def test_simulator_is_refused_when_its_options_make_no_sense(spec, options, message):
+    with pytest.raises(InputError, match=message):
+        open_dataset(spec, **options)
