@@ -1,4 +1,4 @@
-"""The accuracy table: mIoU of a configuration at k = 0..K frames of delay, by its exported graphs, through the runtime."""
+"""The accuracy table: mIoU of a configuration at k = 0..K frames of delay, by its graphs, through the runtime."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,8 +57,8 @@ class EvaluationData:
         ):
             if len(values) > 1:
                 raise InputError(
-                    f"the videos of {dataset.name} {split} have different {what} ({', '.join(map(str, sorted(values)))}) | "
-                    "an accuracy table is made at one"
+                    f"the videos of {dataset.name} {split} have different {what} | "
+                    f"got {', '.join(map(str, sorted(values)))}, and an accuracy table is made at one"
                 )
         share = _CACHE_BYTES // len(labelled)
         return cls(dataset, split, tuple(CachedVideo(video, share) for video in labelled))

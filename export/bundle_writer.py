@@ -1,4 +1,4 @@
-"""Writes bundles: small graphs beside one file of weights, each weight stored once, the manifest last, all or nothing."""
+"""Writes bundles: small graphs beside one file of weights, each stored once, the manifest last, all or nothing."""
 
 import hashlib
 import json

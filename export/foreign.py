@@ -142,8 +142,8 @@ def foreign_source(
     classes = description.classes or data_classes
     if classes is None:
         raise InputError(
-            f"{spec}: the classes are not known | add --classes NAME,NAME,... (or camvid, cityscapes), a --network-toml "
-            "with a table [classes], or --data"
+            f"{spec}: the classes are not known | add --classes NAME,NAME,... (or camvid, cityscapes), "
+            "a --network-toml with a table [classes], or --data"
         )
     is_onnx = spec.endswith(".onnx")
     default_name = Path(spec).stem if is_onnx else spec.rpartition(":")[2]
@@ -210,7 +210,8 @@ def call_factory(spec: str) -> nn.Module:
         network = factory if isinstance(factory, nn.Module) else factory()
     except Exception as error:  # the user's code
         raise InputError(
-            f"{spec} failed ({type(error).__name__}: {error}) | it is called without arguments and must return a torch module"
+            f"{spec} failed ({type(error).__name__}: {error}) | "
+            "it is called without arguments and must return a torch module"
         ) from error
     if not isinstance(network, nn.Module):
         raise InputError(f"{spec} returned {type(network).__name__} | expected a torch.nn.Module")

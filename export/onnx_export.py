@@ -55,7 +55,7 @@ def _trace(module: CameraToLabels, inputs: tuple[torch.Tensor, ...], names: list
             torch.onnx.export(
                 module,
                 inputs,
-                buffer,
+                buffer,  # type: ignore[arg-type]
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=names,

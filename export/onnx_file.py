@@ -90,8 +90,8 @@ def read_face(model: ModelProto, path: Path, layout: str | None, output: str | N
     sides = [side.dim_value or None for side in image.type.tensor_type.shape.dim]
     if len(sides) != 4 or element not in (*_FLOATS, TensorProto.UINT8):
         raise InputError(
-            f"{path}: input {image.name} is no image | got {TensorProto.DataType.Name(element)} {shape_text(image)}, expected "
-            "float or uint8 of shape 1x3xHxW or 1xHxWx3"
+            f"{path}: input {image.name} is no image | got {TensorProto.DataType.Name(element)} {shape_text(image)}, "
+            "expected float or uint8 of shape 1x3xHxW or 1xHxWx3"
         )
     if layout is None:
         candidates = [name for name, axis in (("NCHW", 1), ("NHWC", 3)) if sides[axis] == 3]
@@ -145,7 +145,8 @@ def at_size(model: ModelProto, face: ModelFace, size_hw: tuple[int, int], path: 
     shape_of_output = model.graph.output[0].type.tensor_type.shape.dim
     if not shape_of_output or not all(side.dim_value > 0 for side in shape_of_output):
         raise InputError(
-            f"{path}: the size of {face.output} does not follow from the input's | got {shape_text(model.graph.output[0])}"
+            f"{path}: the size of {face.output} does not follow from the input's | "
+            f"got {shape_text(model.graph.output[0])}"
         )
     return model
 

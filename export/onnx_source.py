@@ -1,6 +1,7 @@
 """An ONNX file of somebody else's as a source: wrapped from bytes to bytes like our own networks."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -10,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_help
 
 from edgeseg.config import Configuration
 from edgeseg.errors import InputError
-from edgeseg.export.graph_edit import check_graph, fold_constants, fold_input_scale
+from edgeseg.export.graph_edit import check_graph, drop_output, fold_constants, fold_input_scale
 from edgeseg.export.onnx_export import IMAGE, LABELS, LOGITS
 from edgeseg.export.onnx_file import ModelFace, OutputForm, at_size, first_line, load_model, output_form, read_face
 from edgeseg.export.source import Source, SourceFacts
@@ -84,7 +85,12 @@ class OnnxSource(Source):
         graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, [1, *knobs.size_hw, 3]))
         graph.output.append(helper.make_tensor_value_info(LABELS, TensorProto.UINT8, [1, *labels_hw]))
         graph.name = "network"
+        if form.layout is not None:
+            # An output while constants are folded, so that its name survives.
+            logits_shape = [1, len(self.facts.classes), *form.size_hw]
+            graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, logits_shape))
         model = fold_constants(model)
+        drop_output(model, LOGITS)
         fold_input_scale(model)
         return check_graph(model)
 
@@ -140,7 +146,7 @@ def _labels_hw(form: OutputForm, knobs: Configuration) -> tuple[int, int]:
 
 def _head(target: str, face: ModelFace, preprocessing: Preprocessing) -> list[NodeProto]:
     """Bytes `[1, H, W, 3]` RGB -> the network's input `target`."""
-    steps: list[tuple[str, list[str], dict[str, object]]] = []
+    steps: list[tuple[str, list[str], dict[str, Any]]] = []
     if preprocessing.colour_order == "BGR":
         steps.append(("Gather", ["head.bgr"], {"axis": 3}))
     if face.layout == "NCHW":
@@ -172,7 +178,7 @@ def _tail(output: str, form: OutputForm, labels_hw: tuple[int, int]) -> list[Nod
     current = LOGITS
     if form.size_hw != labels_hw:
         inputs = [current, "", "", "tail.logits_shape"]
-        options = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        options: dict[str, Any] = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
         nodes.append(helper.make_node("Resize", inputs, ["tail.Resize"], name="tail.Resize", **options))
         current = "tail.Resize"
     nodes.append(helper.make_node("ArgMax", [current], ["tail.ArgMax"], name="tail.ArgMax", axis=1, keepdims=0))
@@ -183,7 +189,7 @@ def _tail(output: str, form: OutputForm, labels_hw: tuple[int, int]) -> list[Nod
 def _constants(face: ModelFace, preprocessing: Preprocessing, logits_shape: list[int]) -> list[TensorProto]:
     """What `_head` and `_tail` refer to; those that no node reads are dropped by constant folding."""
     shape = (1, 3, 1, 1) if face.layout == "NCHW" else (1, 1, 1, 3)
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "head.bgr": np.array([2, 1, 0], np.int64),
         "head.shift": np.array(preprocessing.shift, np.float32).reshape(shape),
         "head.scale": np.array(preprocessing.scale, np.float32).reshape(shape),

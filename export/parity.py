@@ -147,7 +147,7 @@ def _layer_and_channels(name: str) -> tuple[str, slice]:
 
 
 def _difference(got: np.ndarray, expected: np.ndarray, name: str) -> float | None:
-    """Largest residual of `got` after the best fit per channel of `expected`, or None when it is within the tolerance."""
+    """Largest residual of `got` after the best fit per channel of `expected`; None when it is within the tolerance."""
     expected = expected[:, _layer_and_channels(name)[1]]
     if got.shape != expected.shape:
         return None

@@ -120,14 +120,16 @@ class TorchSource(Source):
 
     def _phases(self, knobs: Configuration, dense: ModelProto) -> Variant:
         assert knobs.cwm_form in ("concat", "split")
-        built = build_phase_graphs(dense, cwm_phases(self._masked_network(knobs)), form=knobs.cwm_form)  # type: ignore[arg-type]
+        built = build_phase_graphs(dense, cwm_phases(self._masked_network(knobs)), form=knobs.cwm_form)
         if built.refused and self._masked is None:
             # Nothing was trained with these masks, so the network that is exported is the one without them.
             self._left_dense |= dict(built.refused)
-            built = build_phase_graphs(dense, cwm_phases(self._masked_network(knobs)), form=knobs.cwm_form)  # type: ignore[arg-type]
+            built = build_phase_graphs(dense, cwm_phases(self._masked_network(knobs)), form=knobs.cwm_form)
         if built.refused:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in built.refused)
-            raise InputError(f"{self.facts.origin}: layers that were trained with masks cannot be exported so | {reasons}")
+            raise InputError(
+                f"{self.facts.origin}: layers that were trained with masks cannot be exported so | {reasons}"
+            )
         models = {role: check_graph(model) for role, model in built.models.items()}
         if knobs.input_frames == 2:
             models["init"] = first_frame_graph(models["init"])
@@ -161,7 +163,10 @@ class TorchSource(Source):
             plan = plan_cwm(network, torch.zeros(1, 3 * knobs.input_frames, *knobs.size_hw))
             names = tuple(name for name in plan.masked if name not in self._left_dense)
             if not names:
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in (plan.dense | self._left_dense).items()) or "it has none"
+                reasons = (
+                    "; ".join(f"{name}: {reason}" for name, reason in (plan.dense | self._left_dense).items())
+                    or "it has none"
+                )
                 raise InputError(
                     f"{self.facts.origin}: no convolution can be masked, so --rho does not apply | {reasons}"
                 )
@@ -180,14 +185,16 @@ def checkpoint_source(path: Path, *, cwm_align: int | None = None) -> TorchSourc
 
     loaded = load_checkpoint(path, cwm=False)
     meta = loaded.meta
-    generator, masked = None, None
+    generator: BiStep | None = None
+    masked: tuple[str, ...] | None = None
     if meta.cwm is not None:
-        generator = generator_from_dict({key: value for key, value in meta.cwm.items() if key != "masked"})
+        trained = generator_from_dict({key: value for key, value in meta.cwm.items() if key != "masked"})
         masked = tuple(meta.cwm["masked"])
-        if not isinstance(generator, BiStep):
+        if not isinstance(trained, BiStep):
             raise InputError(
                 f"{path}: trained with random masks, a baseline that is not exported | train with bi_step masks"
             )
+        generator = trained
     size = meta.trained_on.get("size_hw")
     facts = SourceFacts(
         network=meta.architecture,

@@ -68,9 +68,9 @@ def plan_grid(sources: Sequence[Source], grid: Grid, *, sweep: bool) -> tuple[Re
     _check_names(requests)
     if len(requests) > 1 and not sweep:
         raise InputError(
-            f"these options make {len(requests)} configurations ({', '.join(request.knobs.name for request in requests[:4])}"
-            f"{', ...' if len(requests) > 4 else ''}) | add --sweep to export them all into one bundle, or give one "
-            "value to each option"
+            f"these options make {len(requests)} configurations "
+            f"({', '.join(request.knobs.name for request in requests[:4])}{', ...' if len(requests) > 4 else ''}) | "
+            "add --sweep to export them all into one bundle, or give one value to each option"
         )
     return tuple(requests)
 
@@ -131,8 +131,9 @@ def _check_sources(sources: Sequence[Source]) -> None:
     for source in sources[1:]:
         if source.facts.classes.names != first.classes.names:
             raise InputError(
-                f"{source.facts.origin} and {first.origin} have different classes | got {len(source.facts.classes)} and "
-                f"{len(first.classes)} | a bundle has one set of classes: export them into bundles of their own"
+                f"{source.facts.origin} and {first.origin} have different classes | "
+                f"got {len(source.facts.classes)} and {len(first.classes)} | "
+                "a bundle has one set of classes: export them into bundles of their own"
             )
 
 

@@ -43,4 +43,4 @@ class Reference(Protocol):
         """Forget all state."""
 
     def step(self, frame_rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 `(H, W, 3)` RGB -> labels uint8 `(h, w)`, and logits float32 `(C, h', w')` where the network has any."""
+        """uint8 `(H, W, 3)` RGB -> labels uint8 `(h, w)`, and logits float32 `(C, h', w')` where there are any."""

@@ -84,6 +84,9 @@ class CameraToLabels(nn.Module):
     returns labels uint8 `(1, h, w)` and the logits.
     """
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         network: nn.Module,

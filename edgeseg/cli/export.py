@@ -122,8 +122,8 @@ def _sources(network: str, options: dict[str, Any], data: Any) -> "list[Source]"
     if not is_foreign:
         if given:
             raise InputError(
-                f"{given[0]} is for networks of your own, and {network} is a checkpoint, which knows it | leave it out, or "
-                "give package.module:factory or model.onnx"
+                f"{given[0]} is for networks of your own, and {network} is a checkpoint, which knows it | "
+                "leave it out, or give package.module:factory or model.onnx"
             )
         paths = [checkpoint_path(name) for name in (network, *options["more"])]
         return [checkpoint_source(path, cwm_align=options["cwm_align"]) for path in paths]

@@ -28,9 +28,15 @@ class TinyFcn(nn.Module):
     def __init__(self, classes: int = 3, input_frames: int = 1) -> None:
         super().__init__()
         self.input_frames = input_frames
-        self.stem = nn.Sequential(nn.Conv2d(3 * input_frames, 8, 3, 2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(3 * input_frames, 8, 3, 2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
         self.body = nn.Sequential(
-            nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()
+            nn.Conv2d(8, 8, 3, padding=1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
         )
         self.head = nn.Conv2d(8, classes, 1)
 

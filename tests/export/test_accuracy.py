@@ -84,7 +84,9 @@ def test_passes_at_stride_one_are_run_once(video_data):
 
 def test_trained_split_is_refused(make_source, tmp_path, video_data):
     source = make_source(trained_on={"dataset": "squares", "splits": ["val"]})
-    with pytest.raises(InputError, match=r"tiny\.py was trained on squares val, so it is not scored there .*--split train"):
+    with pytest.raises(
+        InputError, match=r"tiny\.py was trained on squares val, so it is not scored there .*--split train"
+    ):
         exported_accuracy(source, tmp_path, video_data)
     assert not (tmp_path / "a.edgeseg").exists()
 

@@ -17,7 +17,9 @@ class TwoConvolutions(nn.Module):
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.levels = nn.ModuleList([nn.Sequential(nn.Conv2d(in_channels, 8, 5, 2, padding=2, bias=False), nn.BatchNorm2d(8))])
+        self.levels = nn.ModuleList(
+            [nn.Sequential(nn.Conv2d(in_channels, 8, 5, 2, padding=2, bias=False), nn.BatchNorm2d(8))]
+        )
         self.head = nn.Conv2d(8, 4, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -89,7 +91,9 @@ def test_graph_is_plain_onnx_with_fixed_shapes():
 def test_two_frame_graph_hands_the_frame_on(frame):
     model = export_module(wrapped(input_frames=2))
     previous = frame[:, ::-1].copy()
-    labels, handed_on = run(model, previous, frame) if model.graph.input[0].name != "image" else run(model, frame, previous)
+    labels, handed_on = (
+        run(model, previous, frame) if model.graph.input[0].name != "image" else run(model, frame, previous)
+    )
     assert [entry.name for entry in model.graph.output] == ["labels", "state_frame_out"]
     np.testing.assert_array_equal(handed_on, frame)
     with torch.no_grad():
@@ -98,7 +102,7 @@ def test_two_frame_graph_hands_the_frame_on(frame):
 
 
 def test_labels_stride_is_refused_when_it_is_not_that_of_the_logits():
-    with pytest.raises(InputError, match="--labels-stride 4 does not fit.*use 1 or 2"):
+    with pytest.raises(InputError, match=r"--labels-stride 4 does not fit.*use 1 or 2"):
         export_module(wrapped(labels_stride=4))
 
 
@@ -108,7 +112,7 @@ def test_network_that_cannot_be_traced_is_an_input_error():
             raise RuntimeError("seven channels wanted")
 
     module = CameraToLabels(Fails(), Preprocessing(*MEAN_STD), size_hw=(32, 32))
-    with pytest.raises(InputError, match="cannot be exported to ONNX.*seven channels wanted"):
+    with pytest.raises(InputError, match=r"cannot be exported to ONNX.*seven channels wanted"):
         export_module(module)
 
 
@@ -116,5 +120,5 @@ def test_logits_are_found_in_what_libraries_return():
     logits = torch.zeros(1, 2, 3, 4)
     Output = type("Output", (), {"logits": logits})
     assert all(logits_tensor(value) is logits for value in (logits, Output(), {"out": logits}, (logits,)))
-    with pytest.raises(InputError, match="has no logits.*shape \\(1, 2\\)"):
+    with pytest.raises(InputError, match=r"has no logits.*shape \(1, 2\)"):
         logits_tensor(torch.zeros(1, 2))

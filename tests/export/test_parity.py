@@ -45,7 +45,9 @@ def test_masked_network_agrees_over_20_steps(make_source, frames_rgb, tmp_path, 
 
 
 def test_first_diverging_layer_is_named_when_a_weight_is_tampered_with(make_source, frames_rgb, tmp_path):
-    with pytest.raises(ParityError, match=r"graph step differs .* at step \d .*first diverging output: body\.3 at step 0"):
+    with pytest.raises(
+        ParityError, match=r"graph step differs .* at step \d .*first diverging output: body\.3 at step 0"
+    ):
         check(make_source(), frames_rgb, tmp_path, tamper=lambda graphs: scramble(graphs["step"], "body.3.weight"))
 
 
@@ -61,7 +63,9 @@ def test_role_and_step_are_named_when_a_phase_is_tampered_with(make_source, fram
 
 
 def test_share_and_bound_are_in_the_message(make_source, frames_rgb, tmp_path):
-    with pytest.raises(ParityError, match=r"output labels agrees on \d+\.\d\d % of the pixels .* expected at least 99\.9 %"):
+    with pytest.raises(
+        ParityError, match=r"output labels agrees on \d+\.\d\d % of the pixels .* expected at least 99\.9 %"
+    ):
         check(make_source(), frames_rgb, tmp_path, tamper=lambda graphs: scramble(graphs["step"], "stem.0.weight"))
     assert list(tmp_path.iterdir()) == []
 

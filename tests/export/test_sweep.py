@@ -27,7 +27,7 @@ def test_own_mask_of_the_network_is_the_default(make_source):
 
 
 def test_several_configurations_need_the_option_sweep(make_source):
-    with pytest.raises(InputError, match="these options make 2 configurations .*add --sweep"):
+    with pytest.raises(InputError, match=r"these options make 2 configurations .*add --sweep"):
         plan_grid([make_source()], Grid(labels_strides=(1, 2)), sweep=False)
 
 
@@ -42,15 +42,15 @@ def test_same_configuration_of_two_networks_names_both(make_source):
 
 
 def test_network_without_a_size_asks_for_one(make_source):
-    with pytest.raises(InputError, match="input size is not known .*--size HxW"):
+    with pytest.raises(InputError, match=r"input size is not known .*--size HxW"):
         plan_grid([make_source(default_size_hw=None)], Grid(), sweep=False)
 
 
 def test_value_given_twice_is_refused():
-    with pytest.raises(InputError, match="--size names a value twice .*48x64, 48x64"):
+    with pytest.raises(InputError, match=r"--size names a value twice .*48x64, 48x64"):
         Grid(((48, 64), (48, 64)))
 
 
 def test_unknown_form_lists_the_known_ones():
-    with pytest.raises(InputError, match="unknown --cwm-form 'join' .*concat, split"):
+    with pytest.raises(InputError, match=r"unknown --cwm-form 'join' .*concat, split"):
         Grid(cwm_forms=("join",))
