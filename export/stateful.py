@@ -16,15 +16,17 @@ from onnx import helper
 
 from edgeseg.errors import InputError
 from edgeseg.export.channel_flow import ChannelFlow, Mask
+from edgeseg.export.graph_edit import fold_constants
 from edgeseg.export.phase_builder import PhaseBuilder, StateKey
 from edgeseg.export.rewrites.fold_batch_norm import fold_batch_norm
-from edgeseg.export.rewrites.fold_constants import fold_constants
 from edgeseg.export.rewrites.graph_index import GraphIndex, attributes
 from edgeseg.export.rewrites.residual_sum import chain_residual_sums
 
 Form = Literal["concat", "split"]
 NEXT_ROLE = {"init": "phase1", "phase1": "phase0", "phase0": "phase1"}
 """Role of a step -> role of the step after it."""
+SHAPE_OPERATORS = frozenset(("Constant", "ConstantOfShape", "Range", "Shape", "Size"))
+"""Signs of a graph that computes its sizes as it runs; constant folding makes them known."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def build_phase_graphs(dense: onnx.ModelProto, masked: Mapping[str, Mask], *, fo
             each and adds. Which is faster depends on device and threads.
 
     Raises:
-        InputError: a mask is not as above, a shape is not fixed, or the graph has control flow.
+        InputError: a mask is not as above, the network's own states do not pair, or the graph has control flow.
     """
     if form not in ("concat", "split"):
         raise InputError(f"unknown form of phase graphs | got {form!r}, expected concat or split")
@@ -104,7 +106,8 @@ def prepare(dense: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         InputError: the graph has control flow.
     """
-    model = fold_constants(dense)
+    computes_shapes = any(node.op_type in SHAPE_OPERATORS for node in dense.graph.node)
+    model = fold_constants(dense) if dense.functions or computes_shapes else dense
     for node in model.graph.node:
         if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
             raise InputError(
