@@ -94,7 +94,7 @@ class Loop:
     Args:
         session: used by the loop alone until it has stopped; it is reset at the start and not closed at the end.
             Without a frame size of its own it takes the source's.
-        source: what `edgeseg.runtime.source.open_source` takes. A source that the loop opened is closed by it.
+        source: what `edgeseg.runtime.source.open_source` takes. What the loop opened it also closes.
         on_result: called on the worker's thread with each result; then there is nothing to iterate over.
         fps: frame rate for the source, as in `open_source`.
         keep_log: keep a `Publication` per result, for `edgeseg.metrics.latency_aware.streaming_scores`.
@@ -148,6 +148,11 @@ class Loop:
             self._threads.append(thread)
         for thread in self._threads:
             thread.start()
+
+    @property
+    def started_at_s(self) -> float | None:
+        """When the loop was started, on its clock; None before."""
+        return self._started_at
 
     def stop(self) -> None:
         """End all stages and wait for them. May be called from anywhere, the callback included, and more than once."""

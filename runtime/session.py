@@ -1,6 +1,7 @@
 """A session: one configuration loaded on a device, with its state. `step(frame) -> labels`, `reset()`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -197,6 +198,7 @@ def load(
     threads: int | None = None,
     frame_size_hw: tuple[int, int] | None = None,
     colour_order: str = "RGB",
+    progress: Callable[[str, float], None] | None = None,
 ) -> Session:
     """Load one configuration of a bundle: the one named, else the one picked for this device and frame rate.
 
@@ -213,6 +215,7 @@ def load(
         threads: CPU threads of one step; None: those of the profile, else all that this process may use.
         frame_size_hw: height and width of the camera's frames; None: those of the configuration.
         colour_order: `RGB` or `BGR`, order of the channels in the frames that `step` will be given.
+        progress: called while it measures, with a configuration's name and the share of the work that is done.
 
     Raises:
         ArtifactError: the bundle is damaged, or the profile is of another bundle.
@@ -223,7 +226,7 @@ def load(
     if configuration is not None:
         entry = opened.configuration(configuration)
     else:
-        fitting = _profile_for(opened, device, fps, profile, threads, frame_size_hw)
+        fitting = _profile_for(opened, device, fps, profile, threads, frame_size_hw, progress)
         from edgeseg.runtime.pick import pick
 
         entry = pick(opened, fitting, fps or fitting.fps).configuration
@@ -253,6 +256,7 @@ def _profile_for(
     profile: DeviceProfile | Path | str | None,
     threads: int | None,
     frame_size_hw: tuple[int, int] | None,
+    progress: Callable[[str, float], None] | None,
 ) -> DeviceProfile:
     if profile is not None:
         given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile)
@@ -277,7 +281,13 @@ def _profile_for(
     from edgeseg.runtime.profiler import profile_bundle
 
     return profile_bundle(
-        bundle, device=device, fps=fps, samples=QUICK_SAMPLES, threads=threads, frame_size_hw=frame_size_hw
+        bundle,
+        device=device,
+        fps=fps,
+        samples=QUICK_SAMPLES,
+        threads=threads,
+        frame_size_hw=frame_size_hw,
+        progress=progress,
     )
 
 

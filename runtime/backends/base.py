@@ -151,11 +151,19 @@ def runner_class(device: str) -> type[Runner]:
     Raises:
         DeviceError: the device is unknown, or not usable here; the message says why and lists the known ones.
     """
-    runner = _known(device)
-    reason = runner.usable(device)
+    runner, reason = _known(device), usable_reason(device)
     if reason is not None:
         raise DeviceError(f"device {device!r} cannot be used here | {reason} | {_known_devices(device)}")
     return runner
+
+
+def usable_reason(device: str) -> str | None:
+    """None when `device` can be used here, otherwise why not.
+
+    Raises:
+        DeviceError: the device is unknown.
+    """
+    return _known(device).usable(device)
 
 
 def open_runner(root: Path, configuration: BundleConfiguration, *, device: str, threads: int) -> Runner:
@@ -184,6 +192,6 @@ def _known_devices(leave_out: str | None = None) -> str:
         example = family if backend.devices == family else f"{family}:0"
         if leave_out is not None and family == leave_out.partition(":")[0]:
             continue
-        reason = _known(example).usable(example)
+        reason = usable_reason(example)
         parts.append(f"{backend.devices} (usable)" if reason is None else f"{backend.devices} (not here: {reason})")
     return "known: " + ", ".join(parts)

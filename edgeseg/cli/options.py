@@ -1,0 +1,31 @@
+"""What several commands read and show alike."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from edgeseg.errors import InputError
+
+
+def parse_size_hw(text: str) -> tuple[int, int]:
+    """`360x480` -> (360, 480): height, then width.
+
+    Raises:
+        InputError: anything else.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or 0 in (size := (int(match[1]), int(match[2]))):
+        raise InputError(f"a size is written HEIGHTxWIDTH, such as 360x480 | got {text!r}")
+    return size
+
+
+@contextmanager
+def measuring_bar() -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error for `edgeseg.runtime.profiler`: call it with a name and the share that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda name, share: bar.update(task, description=name, completed=share)

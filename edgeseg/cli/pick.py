@@ -1,0 +1,50 @@
+"""`edgeseg pick`: a look-up in a stored device profile; nothing is measured."""
+
+import click
+
+
+@click.command(name="pick")
+@click.argument("bundle")
+@click.option("--profile", metavar="FILE", help="Device profile.  [default: the stored one of --device]")
+@click.option("--device", default="cpu", show_default=True, help="Device whose stored profile is read.")
+@click.option("--fps", type=float, required=True, help="Frame rate of the camera, frames per second.")
+@click.option("--max-latency-ms", type=float, help="Only configurations whose p99 is at most this.")
+@click.option("--min-miou", type=float, help="Only configurations whose mIoU without delay is at least this.")
+@click.option("--statistic", type=click.Choice(["expected", "median"]), default="expected", show_default=True,
+              help="LAmIoU over all samples, or at the median latency.")  # fmt: skip
+@click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    bundle: str,
+    profile: str | None,
+    device: str,
+    fps: float,
+    max_latency_ms: float | None,
+    min_miou: float | None,
+    statistic: str,
+    plot: str | None,
+    as_json: bool,
+) -> None:
+    """Pick the configuration of BUNDLE with the best LAmIoU from a profile that was measured before.
+
+    At another frame rate than that of the scored videos, LAmIoU is interpolated between offsets: an approximation.
+    """
+    import json
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.cli.tables import print_pick
+    from edgeseg.device_profile import DeviceProfile
+    from edgeseg.runtime.device import default_profile_path
+    from edgeseg.runtime.pick import pick
+    from edgeseg.runtime.plot import save_plot
+    from edgeseg.shipped import bundle_path
+
+    stored = DeviceProfile.load(profile or default_profile_path(device))
+    opened = Bundle.open(bundle_path(bundle))
+    chosen = pick(opened, stored, fps, max_latency_ms=max_latency_ms, min_miou=min_miou, statistic=statistic)
+    if plot:
+        save_plot(chosen, plot, title=f"{opened.name} on {stored.facts.get('cpu', stored.device)}, {fps:g} frames/s")
+    if as_json:
+        click.echo(json.dumps(chosen.as_dict(), indent=1))
+    else:
+        print_pick(chosen)

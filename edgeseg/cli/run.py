@@ -1,0 +1,158 @@
+"""`edgeseg run`: the camera loop from the command line."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.loop import Result
+    from edgeseg.runtime.run import RunReport
+
+
+@click.command(name="run")
+@click.argument("bundle")
+@click.option("--source", metavar="SRC", required=True,
+              help="Camera index, URL, video file, folder of images, data set, or 'street'.")  # fmt: skip
+@click.option("--configuration", metavar="NAME", help="Configuration to run.  [default: the one picked]")
+@click.option("--profile", metavar="FILE", help="Device profile to pick by.  [default: the stored one, else measure]")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
+@click.option("--fps", type=float, help="Frame rate of the source.  [default: its own]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
+@click.option("--split", help="Split of a data set.  [default: val]")
+@click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
+@click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
+@click.option("--save", metavar="FILE.mp4", help="Write a video with the labels over the frames.")
+@click.option("--json-lines", metavar="FILE", help="Write a line of JSON per result; - for standard output.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def command(
+    bundle: str,
+    source: str,
+    configuration: str | None,
+    profile: str | None,
+    device: str,
+    fps: float | None,
+    threads: int | None,
+    split: str | None,
+    no_pace: bool,
+    frames: int | None,
+    seconds: float | None,
+    save: str | None,
+    json_lines: str | None,
+    as_json: bool,
+) -> None:
+    """Run BUNDLE over a source: the newest frame in, its labels out, until the source ends or Ctrl-C.
+
+    Without --configuration it picks by the device profile for the source's frame rate, and measures when there is none.
+    """
+    import json
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.cli.options import measuring_bar
+    from edgeseg.errors import InputError
+    from edgeseg.runtime.run import run_loop
+    from edgeseg.runtime.session import load
+    from edgeseg.runtime.source import open_source
+    from edgeseg.shipped import bundle_path
+
+    if configuration and profile:
+        raise InputError("--configuration and --profile contradict each other | name one, or let the other pick")
+    if as_json and json_lines == "-":
+        raise InputError("--json and --json-lines - both write to standard output | give --json-lines a file")
+    opened = Bundle.open(bundle_path(bundle))
+    camera = open_source(source, fps=fps, paced=not no_pace, split=split)
+    try:
+        with measuring_bar() as measuring:
+            session = load(
+                opened,
+                device=device,
+                fps=camera.fps,
+                configuration=configuration,
+                profile=profile,
+                threads=threads,
+                frame_size_hw=camera.size_hw,
+                progress=measuring,
+            )
+        with session, _text_file(json_lines) as lines, _live_line() as progress:
+            report = run_loop(
+                session,
+                camera,
+                classes=opened.classes,
+                frames=frames,
+                seconds=seconds,
+                save=save,
+                json_lines=lines,
+                progress=progress,
+            )
+    finally:
+        camera.close()
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=1))
+    else:
+        _print_summary(report, to_stderr=json_lines == "-")
+
+
+def _print_summary(report: "RunReport", *, to_stderr: bool) -> None:
+    summary = report.summary
+
+    def figures(values: dict[str, float]) -> str:
+        return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or "none"
+
+    lines = [
+        f"configuration  {summary.configuration}",
+        f"source         {summary.source}, {summary.source_fps:g} frames/s",
+        f"results        {summary.results} in {summary.seconds:.1f} s, {summary.fps:.1f} frames/s",
+        f"step           {figures(summary.step_ms)} ms",
+        f"age            {figures(summary.age_ms)} ms when published",
+        f"dropped        {summary.frames_dropped} frames while busy, {summary.frames_missed} missed by the source, "
+        f"{summary.results_dropped} results not taken",
+    ]
+    if report.slamiou is not None:
+        lines.append(f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels")
+    if report.video is not None:
+        lines.append(f"video          {report.video}")
+    click.echo("\n".join(lines), err=to_stderr)
+
+
+@contextmanager
+def _text_file(path: str | None) -> Iterator[TextIO | None]:
+    """A file for lines that are worth having one by one: what was written stays there when the loop breaks."""
+    import sys
+    from pathlib import Path
+
+    from edgeseg.errors import InputError
+
+    if path is None or path == "-":
+        yield None if path is None else sys.stdout
+        return
+    try:
+        file = open(Path(path), "w", encoding="utf-8")  # noqa: SIM115 - closed below, apart from errors of the block
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror})") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _live_line() -> Iterator["Callable[[Result], None] | None"]:
+    """A line on standard error that says how it goes, when somebody is watching."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    shown_at = 0.0
+    with Console(stderr=True).status("waiting for the first frame") as status:
+
+        def show(result: "Result") -> None:
+            nonlocal shown_at
+            # Drawing costs more than a fast network's step: twice a second is enough to read.
+            if result.published_at - shown_at >= 0.5:
+                shown_at = result.published_at
+                status.update(f"frame {result.frame_index}, labels {1e3 * result.age_s:.0f} ms old")
+
+        yield show

@@ -1,0 +1,95 @@
+"""What can run on this machine, and why the rest cannot. Nothing is installed or changed."""
+
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass
+
+from edgeseg.runtime.backends.base import BACKENDS, usable_reason
+from edgeseg.runtime.device import gpu_models
+
+_EXTRAS = {
+    "torch": ("train", "training and export"),
+    "safetensors": ("train", "checkpoints"),
+    "onnx": ("export", "export"),
+    "onnxscript": ("export", "export"),
+    "matplotlib": ("plot", "plots"),
+}
+_PROVIDERS = {
+    "CPUExecutionProvider": "used by device cpu",
+    "CUDAExecutionProvider": "used by device cuda:0",
+    "TensorrtExecutionProvider": "not used: this edgeseg has no TensorRT backend yet",
+}
+_PACKAGE = {"CUDAExecutionProvider": "onnxruntime-gpu", "TensorrtExecutionProvider": "onnxruntime-gpu"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination."""
+
+    what: str
+    state: str
+    """`usable`, `unusable` or `warning`."""
+    detail: str
+
+
+def examine() -> list[Finding]:
+    """Devices first, then execution providers, optional packages and contradictions."""
+    return [*_devices(), *_providers(), *_packages(), *_contradictions()]
+
+
+def _devices() -> list[Finding]:
+    findings = []
+    for family, backend in BACKENDS.items():
+        example = family if backend.devices == family else f"{family}:0"
+        reason = usable_reason(example)
+        findings.append(Finding(f"device {example}", *(("unusable", reason) if reason else ("usable", "ONNX Runtime"))))
+    gpus = gpu_models()
+    if gpus:
+        findings.append(Finding("NVIDIA driver", "usable", ", ".join(gpus)))
+    else:
+        findings.append(Finding("NVIDIA driver", "unusable", "no GPU known to the kernel driver"))
+    return findings
+
+
+def _providers() -> list[Finding]:
+    import onnxruntime
+
+    present = onnxruntime.get_available_providers()
+    findings = []
+    for name, use in _PROVIDERS.items():
+        if name in present:
+            findings.append(Finding(name, "usable", use))
+        else:
+            findings.append(Finding(name, "unusable", f"not in this onnxruntime: it is in {_PACKAGE[name]}"))
+    return findings
+
+
+def _packages() -> list[Finding]:
+    findings = []
+    for name, (extra, purpose) in _EXTRAS.items():
+        if importlib.util.find_spec(name) is None:
+            findings.append(Finding(name, "unusable", f"needed for {purpose}: pip install 'edgeseg[{extra}]'"))
+        else:
+            findings.append(Finding(name, "usable", f"{_version(name)}, for {purpose}"))
+    return findings
+
+
+def _contradictions() -> list[Finding]:
+    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    if len(both) < 2:
+        return []
+    return [
+        Finding(
+            "onnxruntime",
+            "warning",
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, "
+            "then install the one you want",
+        )
+    ]
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -1,0 +1,101 @@
+"""A picture of a pick: latency against LAmIoU, with the frame periods after which labels are a frame older."""
+
+from pathlib import Path
+from typing import Any
+
+from edgeseg.atomic import atomic_file
+from edgeseg.optional import require
+from edgeseg.runtime.pick import Pick, PickRow
+
+_PICKED, _OTHER, _FAINT = "#c2410c", "#1d4ed8", "#9ca3af"
+_LABELLED = 12
+"""More names than this would cover each other: only the best ones are written."""
+
+
+def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None:
+    """Draw all rows of `pick` and mark the one chosen; filled: expected LAmIoU, hollow: mIoU without delay.
+
+    Args:
+        path: .png, .svg or .pdf; written whole or not at all.
+        title: above the picture; None: bundle-independent text with the frame rate.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        InputError: the file cannot be written.
+    """
+    require("matplotlib", extra="plot").use("Agg")
+    pyplot: Any = require("matplotlib.pyplot", extra="plot")
+    figure, axes = pyplot.subplots(figsize=(9, 5.4), dpi=120)
+    try:
+        _draw_boundaries(axes, pick)
+        for row in pick.rows:
+            _draw_row(axes, row, chosen=row.name == pick.row.name)
+        _write_names(axes, pick)
+        axes.set_xlabel("latency, frame bytes in to label bytes out (ms): median, with p90")
+        axes.set_ylabel("mIoU")
+        axes.set_title(title or f"Latency-aware mIoU at {pick.fps:g} frames/s", loc="left", fontsize=11)
+        axes.plot([], [], "o", color=_OTHER, label="expected LAmIoU (on this device)")
+        axes.plot([], [], "o", color=_OTHER, markerfacecolor="none", label="mIoU without delay")
+        axes.plot([], [], "*", color=_PICKED, markersize=12, label=f"pick: {pick.row.name}")
+        axes.legend(loc="best", fontsize=8, framealpha=0.9)
+        figure.tight_layout()
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png")
+    finally:
+        pyplot.close(figure)
+
+
+def _draw_boundaries(axes: Any, pick: Pick) -> None:
+    period_ms = 1e3 / pick.fps
+    right = max(max(row.p90_ms for row in pick.rows) * 1.12, period_ms * 1.15)
+    axes.set_xlim(0, right)
+    low = min(row.expected_lamiou for row in pick.rows)
+    high = max(row.miou for row in pick.rows)
+    margin = 0.14 * max(high - low, 0.02)
+    axes.set_ylim(low - margin, high + margin)
+    boundaries = int(right / period_ms)
+    every = 1 + boundaries // 10
+    for k in range(boundaries + 1):
+        if k:
+            axes.axvline(k * period_ms, color=_FAINT, linewidth=0.8, linestyle="--", zorder=0)
+        middle = (k + 0.5) * period_ms
+        if k % every == 0 and middle < right:
+            text = f"{k + 1} frame{'s' if k else ''} late" if every == 1 and boundaries < 6 else f"k={k + 1}"
+            axes.text(
+                middle, 0.015, text, transform=axes.get_xaxis_transform(), ha="center", fontsize=8, color="#4b5563"
+            )
+
+
+def _draw_row(axes: Any, row: PickRow, *, chosen: bool) -> None:
+    colour = _PICKED if chosen else _OTHER if row.skipped is None and row.excluded is None else _FAINT
+    axes.plot([row.p50_ms] * 2, [row.expected_lamiou, row.miou], color=colour, linewidth=0.8, alpha=0.5, zorder=1)
+    axes.plot(row.p50_ms, row.miou, "o", color=colour, markerfacecolor="white", markersize=5, zorder=2)
+    axes.plot([row.p50_ms, row.p90_ms], [row.expected_lamiou] * 2, color=colour, linewidth=1.5, zorder=2)
+    marker, size = ("*", 15) if chosen else ("o", 6)
+    axes.plot(row.p50_ms, row.expected_lamiou, marker, color=colour, markersize=size, zorder=3)
+
+
+def _write_names(axes: Any, pick: Pick) -> None:
+    """Names beside the points, moved down until they do not touch one another."""
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    row_height, taken = 0.036 * (top - bottom), list[tuple[float, float, float]]()
+    for row in pick.rows[:_LABELLED]:
+        width = 0.0078 * len(row.name) * (right - left)
+        to_the_left = row.p50_ms + width > right - 0.01 * (right - left)
+        gap = 0.012 * (right - left)
+        begin = row.p50_ms - gap - width if to_the_left else row.p50_ms + gap
+        y = row.expected_lamiou - 0.5 * row_height
+        while any(abs(y - other) < row_height and begin < end and begin + width > start for start, end, other in taken):
+            y -= 0.5 * row_height
+        taken.append((begin, begin + width, y))
+        weight = "bold" if row.name == pick.row.name else "normal"
+        axes.annotate(
+            row.name,
+            (row.p50_ms, row.expected_lamiou),
+            (begin + (width if to_the_left else 0), max(y, bottom + row_height)),
+            fontsize=7.5,
+            ha="right" if to_the_left else "left",
+            va="center",
+            weight=weight,
+        )
