@@ -54,6 +54,7 @@ def interleave(
     rounds: int,
     warmup: int,
     *,
+    settle_calls: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Call each of `callables` once per round, in rotating order.
@@ -61,6 +62,8 @@ def interleave(
     Args:
         rounds: measured rounds, at least 1.
         warmup: rounds before those, whose times are dropped.
+        settle_calls: calls before each timed one whose times are dropped: meanwhile the caches fill with the
+            contender's own weights, and worker threads of the one before stop spinning.
         clock: seconds; `time.process_time` leaves out what other programs took, but adds up the threads.
 
     Returns:
@@ -73,6 +76,8 @@ def interleave(
     for index in range(-warmup, rounds):
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
+            for _ in range(settle_calls):
+                callables[name]()
             begin = clock()
             callables[name]()
             elapsed = clock() - begin

@@ -18,6 +18,15 @@ def test_interleave_takes_turns_and_drops_warmup() -> None:
     assert seconds == {"a": [1, 1, 1], "b": [1, 1, 1]}
 
 
+def test_interleave_leaves_settling_calls_out_of_the_times() -> None:
+    calls: list[str] = []
+    seconds = interleave(
+        {"a": lambda: calls.append("a")}, rounds=2, warmup=0, settle_calls=2, clock=lambda: float(len(calls))
+    )
+    assert calls == ["a"] * 6
+    assert seconds == {"a": [1.0, 1.0]}
+
+
 def test_interleave_refuses_when_there_is_no_round() -> None:
     with pytest.raises(ValueError, match="nothing to measure"):
         interleave({"a": lambda: None}, rounds=0, warmup=1)
