@@ -31,15 +31,26 @@ class ConfusionMatrix:
         if labels.shape != prediction.shape:
             raise InputError(f"labels and prediction differ in shape | got {labels.shape} and {prediction.shape}")
         count = self.class_count
-        # One pass over the usual uint8 maps: a 2-D histogram of all 256 x 256 pairs is dearer than masking first.
+        if labels.dtype == prediction.dtype == np.uint8:
+            # All 256 x 256 pairs at once: a tenth of the time of masking first.
+            pairs = np.bincount((labels.astype(np.uint16) * 256 + prediction).ravel(), minlength=1 << 16)
+            table = pairs.reshape(256, 256)[:count]
+            outside = table[:, count:].sum(0)
+            if outside.any():
+                self._refuse(int(np.flatnonzero(outside)[0]) + count, int(outside.sum()))
+            self.counts += table[:, :count]
+            return
         counted = (labels >= 0) & (labels < count)
         label_values = labels[counted].astype(np.int64)
         predicted_values = prediction[counted].astype(np.int64)
         if predicted_values.size and not 0 <= predicted_values.min() <= predicted_values.max() < count:
             wrong = predicted_values[(predicted_values < 0) | (predicted_values >= count)]
-            raise InputError(f"prediction holds class {wrong[0]} on {wrong.size} pixels | expected 0 to {count - 1}")
+            self._refuse(int(wrong[0]), wrong.size)
         pairs = np.bincount(label_values * count + predicted_values, minlength=count * count)
         self.counts += pairs.reshape(count, count)
+
+    def _refuse(self, value: int, pixels: int) -> None:
+        raise InputError(f"prediction holds class {value} on {pixels} pixels | expected 0 to {self.class_count - 1}")
 
     def add_all_wrong(self, labels: np.ndarray) -> None:
         """Count a frame for which there is no prediction: every labelled pixel as a miss of its class.
