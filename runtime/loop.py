@@ -154,6 +154,11 @@ class Loop:
         """When the loop was started, on its clock; None before."""
         return self._started_at
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a stage has failed; the failure is raised from the iteration, `wait`, or the end of the block."""
+        return self._failure is not None
+
     def stop(self) -> None:
         """End all stages and wait for them. May be called from anywhere, the callback included, and more than once."""
         self._stop.set()

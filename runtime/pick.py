@@ -117,6 +117,11 @@ def pick(
         raise InputError(_nothing_fits(rows, max_latency_ms, min_miou))
     chosen = bundle.configuration(rows[0].name)
     notes += _remarks(bundle, rows, fps)
+    if fps != profile.fps and any(row.skipped for row in rows):
+        notes.append(
+            f"measured for {profile.fps:g} frames/s: what could not win there was left after a few samples; "
+            "measure for this rate, or --exhaustive"
+        )
     return Pick(chosen, tuple(rows), fps, statistic, _reason(rows, fps, statistic), tuple(notes))
 
 

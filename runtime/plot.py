@@ -37,6 +37,8 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None
         axes.plot([], [], "o", color=_OTHER, label="expected LAmIoU (on this device)")
         axes.plot([], [], "o", color=_OTHER, markerfacecolor="none", label="mIoU without delay")
         axes.plot([], [], "*", color=_PICKED, markersize=12, label=f"pick: {pick.row.name}")
+        if any(row.skipped or row.excluded for row in pick.rows):
+            axes.plot([], [], "o", color=_FAINT, label="left early, or outside the limits")
         axes.legend(loc="best", fontsize=8, framealpha=0.9)
         figure.tight_layout()
         with atomic_file(path) as temporary:

@@ -1,0 +1,85 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgeseg.cli import main
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for index in range(6):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((32, 48, 3), (0, 0, 200), np.uint8))
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, ["run", *map(str, arguments), "--threads", "1"])
+
+
+def test_run_prints_a_summary_and_writes_video_and_lines(bundle, images, tmp_path):
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
+        "--save", tmp_path / "v.mp4", "--json-lines", tmp_path / "lines.jsonl",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "configuration  plain_32x48" in result.stdout
+    assert "results        6 in" in result.stdout
+    assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    rows = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert [row["pixels"] for row in rows] == [{"0": 32 * 48}] * 6
+
+
+def test_run_prints_only_lines_when_they_go_to_standard_output(bundle, images):
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48", "--json-lines", "-"
+    )
+    assert len([json.loads(line) for line in result.stdout.splitlines()]) == 6
+    assert "results        6" in result.stderr
+
+
+def test_run_measures_and_picks_when_there_is_no_profile(bundle, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(bundle.root, "--source", images, "--fps", 30, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["configuration"] in {entry.name for entry in bundle.configurations}
+
+
+def test_run_stops_after_the_frames_asked_for(bundle, images):
+    result = run(
+        bundle.root, "--source", images, "--fps", 10, "--configuration", "plain_32x48", "--frames", 2, "--json"
+    )
+    assert json.loads(result.stdout)["results"] <= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--source", "nothing.mp4", "--configuration", "plain_32x48"], "no video file"),
+        (["--source", "street", "--configuration", "big"], "has no configuration 'big'"),
+        (["--source", "street", "--configuration", "plain_32x48", "--profile", "p.json"], "contradict each other"),
+        (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
+        (["--source", "street", "--configuration", "plain_32x48", "--json", "--json-lines", "-"], "both write"),
+        (["--source", "street", "--profile", "missing.json"], "no device profile"),
+    ],
+)
+def test_run_exits_with_2_when_an_option_is_wrong(bundle, arguments, words):
+    result = run(bundle.root, *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_run_leaves_no_video_when_the_source_breaks(bundle, images, tmp_path):
+    path = images / "3.png"
+    path.write_bytes(path.read_bytes()[:-16])
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
+        "--save", tmp_path / "out" / "v.mp4",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    assert "broke at frame 3 of 6" in result.stderr
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,276 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edgeseg.data.video import Video
+from edgeseg.errors import DeviceError, InputError, SourceError
+from edgeseg.metrics.latency_aware import streaming_offsets
+from edgeseg.runtime.loop import Loop
+from edgeseg.runtime.session import load
+from edgeseg.runtime.slot import LatestSlot
+from edgeseg.runtime.source import Frame, Source, VideoSource
+
+
+class NumberedVideo(Video):
+    """Frame i is i everywhere, at 100 frames/s."""
+
+    name, fps, size_hw = "numbered", 100.0, (32, 48)
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def frame_rgb(self, index: int) -> np.ndarray:
+        return np.full((32, 48, 3), index, np.uint8)
+
+    def labels(self, index: int) -> np.ndarray:
+        return np.zeros((32, 48), np.uint8)
+
+
+class ScriptedSource(Source):
+    """Gives frame i when the test lets it; raises `error` at its end if there is one."""
+
+    name, fps, size_hw, paced = "scripted", 10.0, (32, 48), True
+
+    def __init__(self, frames: int, error: Exception | None = None) -> None:
+        self.frames, self.error, self.closed = frames, error, False
+        self.allowed = threading.Semaphore(0)
+        self._next = 0
+
+    def read(self, stop: threading.Event) -> Frame | None:
+        while not self.allowed.acquire(timeout=0.01):
+            if stop.is_set():
+                return None
+        if self._next == self.frames:
+            if self.error:
+                raise self.error
+            return None
+        index, self._next = self._next, self._next + 1
+        return Frame(index, time.monotonic(), np.full((32, 48, 3), index, np.uint8))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class HeldSession:
+    """A session whose steps wait until the test lets them, around a real one."""
+
+    def __init__(self, session) -> None:
+        self._session = session
+        self.configuration = session.configuration
+        self.entered, self.allowed = threading.Semaphore(0), threading.Semaphore(0)
+
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        self.entered.release()
+        assert self.allowed.acquire(timeout=10)
+        return self._session.step(frame)
+
+    def reset(self) -> None:
+        self._session.reset()
+
+    def take_frames_of(self, size_hw) -> None:
+        self._session.take_frames_of(size_hw)
+
+
+@pytest.fixture
+def session(bundle):
+    with load(bundle, configuration="plain_32x48", threads=1) as session:
+        yield session
+
+
+def threads_of_loops() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("edgeseg-")]
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_every_frame_is_computed_in_order_when_the_source_is_not_paced(session):
+    with Loop(session, VideoSource(NumberedVideo(30), paced=False)) as loop:
+        seen = [(result.frame_index, int(result.frame_rgb[0, 0, 0])) for result in loop]
+    assert seen == [(index, index) for index in range(30)]
+    assert loop.summary.frames_dropped == 0
+    assert threads_of_loops() == []
+
+
+def test_the_worker_takes_the_newest_frame_when_several_came_while_it_was_busy(session):
+    held, source = HeldSession(session), ScriptedSource(5)
+    with Loop(held, source) as loop:
+        source.allowed.release()
+        assert held.entered.acquire(timeout=10)
+        source.allowed.release(4)
+        until(lambda: loop.summary.frames_captured == 5)
+        held.allowed.release(2)
+        source.allowed.release()
+        indices = [result.frame_index for result in loop]
+    assert indices == [0, 4]
+    assert loop.summary.frames_dropped == 3
+
+
+def test_results_tell_times_labels_and_configuration(session):
+    with Loop(session, VideoSource(NumberedVideo(3))) as loop:
+        results = list(loop)
+    result = results[0]
+    assert result.labels.shape == (32, 48)
+    assert result.configuration == "plain_32x48"
+    assert result.age_s == result.published_at - result.captured_at
+    assert 0 < result.step_ms <= 1e3 * result.age_s
+
+
+def test_the_log_says_what_a_consumer_reads_at_each_frame(session):
+    source = VideoSource(NumberedVideo(10))
+    with Loop(session, source, keep_log=True) as loop:
+        loop.wait()
+    captured = [source.captured_at_s(index) for index in range(10)]
+    read = streaming_offsets(loop.log, captured)
+    assert read[0] is None
+    assert all(entry is None or entry < index for index, entry in enumerate(read))
+    assert read[-1] is not None
+
+
+def test_no_log_grows_unless_it_is_asked_for(session):
+    with Loop(session, VideoSource(NumberedVideo(5), paced=False)) as loop:
+        loop.wait()
+    assert loop.log == []
+    assert loop.summary.results == 5
+
+
+def test_the_callback_gets_every_result(session):
+    seen = []
+    source = VideoSource(NumberedVideo(20), paced=False)
+    with Loop(session, source, on_result=lambda result: seen.append(result.frame_index)) as loop:
+        loop.wait()
+    assert seen == list(range(20))
+
+
+def test_the_failure_is_raised_and_all_stop_when_the_callback_raises(session):
+    def fail(result) -> None:
+        raise ZeroDivisionError("callback")
+
+    source = ScriptedSource(10)
+    source.allowed.release(5)
+    with pytest.raises(ZeroDivisionError, match="callback"), Loop(session, source, on_result=fail) as loop:
+        loop.wait()
+    assert threads_of_loops() == []
+
+
+def test_the_failure_is_raised_and_all_stop_when_the_engine_fails(tmp_path, graphs):
+    made = graphs.write_bundle(tmp_path / "f.edgeseg", [graphs.stateless("fails", graph=graphs.failing_when_bright())])
+    source = VideoSource(NumberedVideo(30), paced=False)
+    seen = []
+    with load(made, configuration="fails_32x48", threads=1) as session:
+        with pytest.raises(DeviceError, match="failed on cpu"), Loop(session, source) as loop:
+            for result in loop:
+                seen.append(result.frame_index)
+        assert seen == list(range(len(seen)))
+        assert loop.summary.results == 10
+    assert threads_of_loops() == []
+
+
+def test_the_failure_is_raised_and_all_stop_when_the_source_dies(session):
+    source = ScriptedSource(3, error=SourceError("camera 0 stopped after frame 2"))
+    source.allowed.release(4)
+    with pytest.raises(SourceError, match="after frame 2"), Loop(session, source) as loop:
+        loop.wait()
+    assert threads_of_loops() == []
+
+
+def test_the_failure_is_raised_at_the_end_of_the_block_when_nobody_iterated(session):
+    source = ScriptedSource(0, error=SourceError("gone"))
+    source.allowed.release()
+    with pytest.raises(SourceError, match="gone"), Loop(session, source) as loop:
+        until(lambda: loop.has_failed)
+
+
+def test_the_error_of_the_block_is_kept_when_a_stage_failed_too(session):
+    source = ScriptedSource(0, error=SourceError("gone"))
+    source.allowed.release()
+    with pytest.raises(KeyError, match="mine"), Loop(session, source) as loop:
+        until(lambda: loop.has_failed)
+        raise KeyError("mine")
+
+
+def test_the_loop_stops_soon_when_the_source_is_slow(session):
+    source = VideoSource(NumberedVideo(100), fps=0.01)
+    with Loop(session, source) as loop:
+        next(iter(loop))
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 2.0
+    assert threads_of_loops() == []
+
+
+def test_stop_may_be_called_from_the_callback(session):
+    loop = Loop(session, VideoSource(NumberedVideo(100), paced=False), on_result=lambda result: loop.stop())
+    with loop:
+        loop.wait()
+    assert loop.summary.results == 1
+
+
+def test_a_slow_reader_loses_the_oldest_results_only_when_the_source_is_paced(session):
+    source = ScriptedSource(12)
+    with Loop(session, source) as loop:
+        for count in range(1, 13):
+            source.allowed.release()
+            until(lambda count=count: loop.summary.results == count)
+        source.allowed.release()
+        indices = [result.frame_index for result in loop]
+    assert indices == [8, 9, 10, 11]
+    assert loop.summary.results_dropped == 8
+
+
+def test_the_source_is_closed_only_when_the_loop_opened_it(session):
+    source = ScriptedSource(0)
+    source.allowed.release()
+    with Loop(session, source) as loop:
+        loop.wait()
+    assert not source.closed
+
+
+def test_the_session_takes_the_size_of_the_source(bundle):
+    video = NumberedVideo(2)
+    video.size_hw = (64, 96)
+    video.frame_rgb = lambda index: np.full((64, 96, 3), index, np.uint8)
+    with load(bundle, configuration="plain_32x48") as session:
+        with Loop(session, VideoSource(video, paced=False)) as loop:
+            assert [result.labels.shape for result in loop] == [(32, 48)] * 2
+        assert session.frame_size_hw == (64, 96)
+
+
+def test_a_source_of_another_size_is_refused_when_the_session_was_given_one(bundle):
+    words = r"frames are 32 x 48 \| the session was loaded for 16 x 16"
+    with (
+        load(bundle, configuration="plain_32x48", frame_size_hw=(16, 16)) as session,
+        pytest.raises(InputError, match=words),
+    ):
+        Loop(session, VideoSource(NumberedVideo(2)))
+
+
+def test_a_loop_runs_once(session):
+    with Loop(session, VideoSource(NumberedVideo(1))) as loop:
+        loop.wait()
+        with pytest.raises(InputError, match="runs once"):
+            loop.start()
+
+
+def test_slot_waits_for_room_when_told_to():
+    stop = threading.Event()
+    slot: LatestSlot[int] = LatestSlot(stop)
+    slot.put(1)
+    threading.Timer(0.05, slot.take).start()
+    assert slot.put(2, wait=True)
+    assert (slot.take(), slot.dropped) == (2, 0)
+
+
+def test_slot_gives_what_is_left_after_it_was_closed():
+    slot: LatestSlot[int] = LatestSlot(threading.Event(), capacity=2)
+    slot.put(1)
+    slot.close()
+    assert (slot.take(), slot.take()) == (1, None)
