@@ -165,29 +165,22 @@ def _row(entry: "BundleConfiguration") -> dict[str, Any]:
 
 
 def _print(bundle: "Bundle") -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     rows = [_row(entry) for entry in bundle.configurations]
     tables = [row["accuracy"]["miou"] for row in rows if row["accuracy"]]
     offsets = [k for k in SHOWN_OFFSETS if tables and k < max(map(len, tables))]
-    table = Table("configuration", "GMACs", "M params", "equal labels", "logit error", box=None)
-    for k in offsets:
-        table.add_column(f"mIoU k={k}" if k == 0 else f"k={k}", justify="right")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("configuration", no_wrap=True)
+    for heading in ("GMACs", "Mparams", "parity", "dlogit", *(f"mIoU k={k}" if k == 0 else f"k={k}" for k in offsets)):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        miou = row["accuracy"]["miou"] if row["accuracy"] else ()
-        parity = row["parity"]
-        error = parity["max_logit_error"] if parity else None
-        table.add_row(
-            row["name"],
-            f"{row['macs'] / 1e9:.3f}",
-            f"{row['parameters'] / 1e6:.2f}",
-            f"{100 * parity['label_agreement']:.3f} %" if parity else "-",
-            "-" if error is None else f"{error:.1e}",
-            *(f"{miou[k]:.3f}" if k < len(miou) else "-" for k in offsets),
-        )
-    console = Console()
-    console.print(table, soft_wrap=not console.is_terminal)
+        table.add_row(*_cells(row, offsets))
+    console = Console(highlight=False, markup=False)
+    # A pipe or file is read by programs: lines are not folded there.
+    (console if console.is_terminal else Console(highlight=False, markup=False, width=200)).print(table)
     size = sum(record.bytes for record in bundle.files.values())
     click.echo(f"{bundle.root}: {len(rows)} configurations, {size / 1e6:.1f} MB")
     if any(not row["accuracy"] for row in rows):
@@ -195,3 +188,17 @@ def _print(bundle: "Bundle") -> None:
             "no accuracy table: nothing can be picked from this bundle | give labelled video with --data to have one",
             err=True,
         )
+
+
+def _cells(row: dict[str, Any], offsets: list[int]) -> list[str]:
+    """One line of the table; `-` where something was not measured."""
+    parity, miou = row["parity"], row["accuracy"]["miou"] if row["accuracy"] else ()
+    error = parity["max_logit_error"] if parity else None
+    return [
+        row["name"],
+        f"{row['macs'] / 1e9:.3f}",
+        f"{row['parameters'] / 1e6:.2f}",
+        f"{100 * parity['label_agreement']:.3f} %" if parity else "-",
+        "-" if error is None else f"{error:.0e}",
+        *(f"{miou[k]:.3f}" if k < len(miou) else "-" for k in offsets),
+    ]

@@ -5,14 +5,15 @@ from typing import Any
 
 
 class ExportProgress:
-    """One line per stage while it runs; nothing stays on the screen afterwards."""
+    """One line per stage while it runs, on a terminal; nothing stays on the screen afterwards."""
 
     def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._display = Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self._display = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task: Any = None
 
     def __enter__(self) -> "ExportProgress":
