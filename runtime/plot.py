@@ -8,7 +8,8 @@ from edgeseg.optional import require
 from edgeseg.runtime.pick import Pick, PickRow
 
 _PICKED, _OTHER, _FAINT = "#c2410c", "#1d4ed8", "#9ca3af"
-_LABELLED = 12
+_LEADER = {"arrowstyle": "-", "color": _FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+_LABELLED = 8
 """More names than this would cover each other: only the best ones are written."""
 
 
@@ -100,4 +101,5 @@ def _write_names(axes: Any, pick: Pick) -> None:
             ha="right" if to_the_left else "left",
             va="center",
             weight=weight,
+            arrowprops={**_LEADER, "relpos": (1 if to_the_left else 0, 0.5)},
         )

@@ -22,6 +22,8 @@ from edgeseg.errors import InputError, SourceError
 
 DEFAULT_CAMERA_FPS = 30.0
 """Assumed when a camera does not tell."""
+STREET_FPS, STREET_S = 15.0, 60.0
+"""Frame rate unless told otherwise, and length, of a drive through the simulator."""
 
 
 @dataclass(frozen=True)
@@ -277,11 +279,11 @@ def open_source(
             raise InputError(f"a camera gives its frames when they come | leave --no-pace out for {text}")
         return CameraSource(int(text) if text.isdecimal() else text, fps=fps)
     if text == SIMULATOR and not isinstance(source, Path):
-        return _dataset_source(text, split, fps, paced, {} if fps is None else {"fps": fps})
+        return _street_source(fps or STREET_FPS, split or "val", paced)
     path = Path(text).expanduser()
     if path.is_dir():
         try:
-            return _dataset_source(path, split, fps, paced, {})
+            return _dataset_source(path, split, fps, paced)
         except InputError as error:
             if split is not None or not image_files(path):
                 raise SourceError(f"{path} cannot be played | {error}") from error
@@ -289,10 +291,15 @@ def open_source(
     return VideoFileSource(path, fps=fps, paced=paced)
 
 
-def _dataset_source(
-    spec: str | Path, split: str | None, fps: float | None, paced: bool, options: dict[str, float]
-) -> VideoSource:
-    dataset = open_dataset(spec, **options)
+def _street_source(fps: float, split: str, paced: bool) -> VideoSource:
+    """One drive through the simulator that is longer than the clips it trains and scores on."""
+    frames = max(1, round(STREET_S * fps)) if 0 < fps < float("inf") else 1
+    dataset = open_dataset(SIMULATOR, fps=fps, frames=(frames, frames, frames))
+    return VideoSource(dataset.videos(split)[0], dataset.classes, paced=paced)
+
+
+def _dataset_source(path: Path, split: str | None, fps: float | None, paced: bool) -> VideoSource:
+    dataset = open_dataset(path)
     chosen = split or ("val" if "val" in dataset.splits else dataset.splits[-1])
     video = max(dataset.videos(chosen), key=len)
     return VideoSource(video, dataset.classes, fps=fps, paced=paced)
