@@ -146,7 +146,7 @@ class OffsetTables:
     @property
     def movable_miou(self) -> tuple[float | None, ...]:
         """Moving-object mIoU at each offset; None where no movable class occurs."""
-        return tuple(none_if_nan(self.offsets.scores(k).miou_of(tuple(self.movable))) for k in range(len(self.miou)))
+        return tuple(none_if_nan(self.offsets.mean_miou(k, self.movable)) for k in range(len(self.miou)))
 
 
 def score_offsets(

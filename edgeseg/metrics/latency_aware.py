@@ -205,18 +205,23 @@ class OffsetScores:
         """Scores at offset k, the counts of all start phases together."""
         return Scores(np.sum([matrix.counts for matrix in self._matrices[k]], axis=0))
 
+    def mean_miou(self, k: int, classes: Sequence[int] | None = None) -> float:
+        """Mean over the start phases of the mIoU of `classes` (all by default) at offset k; nan when none occurs."""
+        phases = self._matrices[k]
+        chosen = tuple(range(phases[0].class_count) if classes is None else classes)
+        values = [value for matrix in phases if not np.isnan(value := matrix.scores().miou_of(chosen))]
+        return float(np.mean(values)) if values else float("nan")
+
     def table(self) -> AccuracyTable:
         """mIoU at k = 0..K.
 
         Raises:
             InputError: an offset has no labelled frame (the videos are shorter than the table).
         """
-        rows = []
-        for k, phases in enumerate(self._matrices):
-            values = [value for matrix in phases if not np.isnan(value := matrix.scores().miou)]
-            if not values:
+        rows = [self.mean_miou(k) for k in range(len(self._matrices))]
+        for k, value in enumerate(rows):
+            if np.isnan(value):
                 raise InputError(f"no frame has labels {k} frames later | give longer or more densely labelled videos")
-            rows.append(float(np.mean(values)))
         return AccuracyTable(tuple(rows))
 
 
