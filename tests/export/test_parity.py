@@ -1,12 +1,18 @@
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
+from edgeseg.classes import CAMVID
+from edgeseg.data.camvid import CamVid
 from edgeseg.errors import ParityError
 from edgeseg.export.bundle_writer import writing_bundle
 from edgeseg.export.parity import ParityVideo, check_parity, parity_video
+from edgeseg.export.source import SourceFacts, TorchSource
 from edgeseg.export.sweep import Grid, plan_grid
+from edgeseg.export.wrapper import Preprocessing
+from edgeseg.models.registry import build_network
 
 
 def check(source, frames_rgb, tmp_path, *, tamper=None, **grid):
@@ -75,3 +81,15 @@ def test_video_is_the_data_sets_or_the_simulators(video_data):
     assert (own.name, len(own.frames_rgb)) == ("squares/val_a", 20)
     np.testing.assert_array_equal(own.frames_rgb[3], video_data.videos[0].video.frame_rgb(3))
     assert parity_video(None, None).name.startswith("street/")
+
+
+@pytest.mark.parametrize("name", ["swiftnet_r18", "swiftnet_r18_x"])
+def test_masked_swiftnet_agrees_on_real_video(camvid_root, tmp_path, name):
+    torch.manual_seed(0)
+    network = build_network(name, len(CAMVID), width=0.125)
+    facts = SourceFacts(name, name, CAMVID, input_frames=network.input_frames, logits_stride=4)
+    source = TorchSource(facts, network, Preprocessing((0.4, 0.4, 0.4), (0.25, 0.25, 0.25)))
+    video = parity_video(CamVid(camvid_root), "val")
+    parity = check(source, video.frames_rgb, tmp_path, rhos=(0.25,))
+    assert parity.frames == 20
+    assert parity.label_agreement >= 0.999
