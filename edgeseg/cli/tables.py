@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.runtime.pick import Pick, PickRow
-
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from edgeseg.runtime.pick import Pick, PickRow
 
-def print_pick(pick: Pick) -> None:
+
+def print_pick(pick: "Pick") -> None:
     """The rows of `pick`, sorted by LAmIoU, the reason and the notes, to standard output."""
     from rich import box
     from rich.table import Table
@@ -66,7 +66,7 @@ def _console() -> "Console":
     return console if console.is_terminal else Console(highlight=False, markup=False, width=max(console.width, 120))
 
 
-def _cells(row: PickRow, chosen: bool) -> list[str]:
+def _cells(row: "PickRow", chosen: bool) -> list[str]:
     mark = "> " if chosen else "x " if row.excluded else "~ " if row.skipped else "  "
     bound = "<=" if row.is_bound else ""
     return [
