@@ -106,6 +106,12 @@ def _knobs(source: Source, size_hw: tuple[int, int], stride: int, rho: float | N
     )
 
 
+def sweep_sizes(size_hw: tuple[int, int]) -> list[tuple[int, int]]:
+    """`size_hw`, then 3/4 and 1/2 of it as multiples of 4, so that labels at stride 4 cover the image exactly."""
+    scaled = [size_hw, *((size_hw[0] * part // 16 * 4, size_hw[1] * part // 16 * 4) for part in (3, 2))]
+    return [size for size in scaled if min(size) >= 32]
+
+
 def _default_sizes(source: Source, sweep: bool) -> list[tuple[int, int]]:
     size_hw = source.facts.default_size_hw
     if size_hw is None:
@@ -114,9 +120,7 @@ def _default_sizes(source: Source, sweep: bool) -> list[tuple[int, int]]:
         )
     if not sweep or not source.facts.has_free_size:
         return [size_hw]
-    # Multiples of 4, so that labels at the logits' stride cover the image exactly.
-    scaled = [size_hw, *((size_hw[0] * part // 16 * 4, size_hw[1] * part // 16 * 4) for part in (3, 2))]
-    return [size for size in scaled if min(size) >= 32]
+    return sweep_sizes(size_hw)
 
 
 def _default_strides(source: Source, sweep: bool) -> list[int]:

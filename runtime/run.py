@@ -1,7 +1,7 @@
 """One recorded run of the loop: overlay video, a line of JSON per result, the score against labels."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +139,17 @@ class _StreamingScore:
         except InputError:
             # The schedule goes on after the video's last frame.
             return None
+
+
+def write_overlays(
+    results: Sequence[Result], path: Path | str, *, fps: float, size_hw: tuple[int, int], classes: ClassSet
+) -> None:
+    """The overlay video of `run_loop`, from results kept until the loop is over: encoding takes no time from it then."""
+    with video_writer(path, fps, size_hw) as writer:
+        for last, result in zip([None, *results], results, strict=False):
+            _write(writer, last, result, classes)
+        if results:
+            writer.write(_overlaid(results[-1], classes))
 
 
 def _write(writer: VideoWriter, last: Result | None, result: Result, classes: ClassSet) -> None:

@@ -107,8 +107,8 @@ def _checkpoint_result(
 
     for module in ("torch", "safetensors", "onnx"):
         require(module, extra="export")
-    from edgeseg.cli.export import parse_size
     from edgeseg.cli.export_progress import ExportProgress
+    from edgeseg.cli.options import parse_size_hw
     from edgeseg.export.evaluation import evaluate_checkpoint
     from edgeseg.shipped import checkpoint_path
 
@@ -117,7 +117,7 @@ def _checkpoint_result(
         return evaluate_checkpoint(
             checkpoint_path(artifact),
             data,
-            size_hw=parse_size(size) if size else None,
+            size_hw=parse_size_hw(size) if size else None,
             max_offset=max_offset,
             radii_px=radii,
             on_frame=progress.advance,

@@ -58,6 +58,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     for module in ("torch", "onnx", "onnxscript"):
         require(module, extra="export")
     from edgeseg.cli.export_progress import ExportProgress
+    from edgeseg.cli.options import parse_size_hw
     from edgeseg.data.open import open_dataset
     from edgeseg.export.accuracy import EvaluationData
     from edgeseg.export.bundle_writer import check_bundle_name
@@ -67,7 +68,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     check_bundle_name(out)
     choices = ExportOptions(options["max_offset"], options["weights"], options["add"])
     grid = Grid(
-        tuple(parse_size(text) for text in options["sizes"]),
+        tuple(parse_size_hw(text) for text in options["sizes"]),
         tuple(_rho(text) for text in options["rhos"]) or ("own",),
         options["forms"],
         options["strides"],
@@ -83,20 +84,6 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({"bundle": str(out), "configurations": [_row(entry) for entry in bundle.configurations]}))
     else:
         _print(bundle)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """`360x480` -> (360, 480), height first.
-
-    Raises:
-        InputError: it is not of that form.
-    """
-    from edgeseg.errors import InputError
-
-    height, _, width = text.lower().partition("x")
-    if not (height.isdigit() and width.isdigit()):
-        raise InputError(f"--size is HEIGHTxWIDTH | got {text!r}, expected for example 360x480")
-    return int(height), int(width)
 
 
 def _rho(text: str) -> "float | str":
