@@ -144,7 +144,7 @@ class _StreamingScore:
 def write_overlays(
     results: Sequence[Result], path: Path | str, *, fps: float, size_hw: tuple[int, int], classes: ClassSet
 ) -> None:
-    """The overlay video of `run_loop`, from results kept until the loop is over: encoding takes no time from it then."""
+    """The overlay video of `run_loop`, from results kept until the loop is over: encoding takes no time from it."""
     with video_writer(path, fps, size_hw) as writer:
         for last, result in zip([None, *results], results, strict=False):
             _write(writer, last, result, classes)
