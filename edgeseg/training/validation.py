@@ -91,17 +91,19 @@ class Validator:
         stride, offset = self._meta.frame_stride, self._meta.target_offset
         matrix = ConfusionMatrix(len(self._meta.classes))
         scored = 0
-        for video in self._videos:
+        chosen = np.linspace(0, len(self._videos) - 1, min(run.val_frames, len(self._videos))).astype(int)
+        for video in (self._videos[number] for number in chosen):
             reset_state(network)
             inputs = range(start, len(video) - offset, stride)
             # A video shorter than twice the warm-up still gives half of its frames.
             warm_up = min(run.warm_up_frames, len(inputs) // 2)
-            budget = -(-run.val_frames // len(self._videos))
-            for place, index in enumerate(inputs[: warm_up + budget]):
+            labelled = [index for index in inputs[warm_up:] if video.has_labels(index + offset)]
+            targets = set(labelled[: -(-run.val_frames // len(chosen))])
+            for index in range(start, max(targets, default=-1) + 1, stride):
                 logits = network(self._input(video, index, device))
-                if place >= warm_up and video.has_labels(index + offset):
+                if index in targets:
                     self._score(matrix, video, index + offset, logits)
-                    scored += 1
+            scored += len(targets)
         return matrix.scores(), scored
 
     def _input(self, video: Video, index: int, device: torch.device) -> Tensor:

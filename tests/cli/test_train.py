@@ -56,7 +56,7 @@ def test_result_is_json_alone_on_stdout_when_asked(folder: Path) -> None:
     assert report["step"] == 4
     assert set(report["scores"]) == {"miou", "moving_miou", "iou", "frames"}
     assert Path(report["checkpoint"]).is_file()
-    assert "step 2: loss" in result.stderr
+    assert "step 2 of 4: loss" in result.stderr
 
 
 def test_set_overrides_the_recipe(folder: Path) -> None:

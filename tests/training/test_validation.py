@@ -1,5 +1,6 @@
 """Validation: the right frame against the right labels, and masked networks in steady state."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,21 @@ def test_masked_network_runs_twice_and_its_warm_up_is_not_scored(square_root: Pa
     assert network.steps == 12 + 11
     assert validation.frames == 8 + 7
     assert all(layer.step == 0 for layer in masked_layers(network).values())
+
+
+def test_masked_network_runs_to_the_only_label_when_frames_are_few(square_root: Path, tmp_path: Path) -> None:
+    # As in Cityscapes: one frame per video is labelled, behind the warm-up, and one frame per video is scored.
+    root = tmp_path / "sparse"
+    shutil.copytree(square_root, root)
+    for path in (root / "labels" / "val" / "c").iterdir():
+        if path.stem != "009":
+            path.unlink()
+    network = Brightness()
+    apply_cwm(network, BiStep(0), example=torch.zeros(1, 3, 8, 8))
+    network.steps = 0
+    validation = validator(root, warm_up_frames=4, val_frames=1)(network, CPU)
+    assert (validation.frames, validation.miou) == (2, 1)
+    assert network.steps == 10 + 9
 
 
 def test_network_stays_in_training_mode(square_root: Path) -> None:
