@@ -1,6 +1,6 @@
 """The accuracy table: mIoU of a configuration at k = 0..K frames of delay, by its graphs, through the runtime."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeseg.bundle import Accuracy, BundleConfiguration
 from edgeseg.classes import ClassSet
+from edgeseg.data.unseen import refuse_trained_on
 from edgeseg.data.video import Dataset, Video
 from edgeseg.errors import InputError
 from edgeseg.metrics.confusion import Scores
@@ -19,7 +20,7 @@ from edgeseg.runtime.session import Session
 MAX_OFFSET = 8
 """Last entry of the table unless told otherwise, in frames."""
 _CACHE_BYTES = 512 << 20
-"""Frames and label maps of a data set are kept in memory up to this."""
+"""Frames and label maps are kept in memory up to this."""
 
 
 class Predictor(Protocol):
@@ -60,8 +61,8 @@ class EvaluationData:
                     f"the videos of {dataset.name} {split} have different {what} | "
                     f"got {', '.join(map(str, sorted(values)))}, and an accuracy table is made at one"
                 )
-        share = _CACHE_BYTES // len(labelled)
-        return cls(dataset, split, tuple(CachedVideo(video, share) for video in labelled))
+        cache = FrameCache(_CACHE_BYTES)
+        return cls(dataset, split, tuple(CachedVideo(video, cache) for video in labelled))
 
     @property
     def fps(self) -> float:
@@ -74,6 +75,23 @@ class EvaluationData:
     @property
     def labelled_frames(self) -> int:
         return sum(len(entry.video.labelled_indices()) for entry in self.videos)
+
+    def batches(self, sizes_hw: Iterable[tuple[int, int]]) -> "Iterator[list[CachedVideo]]":
+        """The videos, as many at a time as stay in memory at all of `sizes_hw` together; at least one."""
+        sizes = set(sizes_hw)
+        batch: list[CachedVideo] = []
+        room = 0
+        for entry in self.videos:
+            needed = entry.bytes_at(sizes)
+            if batch and needed > room:
+                yield batch
+                batch = []
+            if not batch:
+                entry.cache.clear()
+                room = entry.cache.limit_bytes
+            batch.append(entry)
+            room -= needed
+        yield batch
 
     def check_network(self, classes: ClassSet, trained_on: Mapping[str, Any], origin: str) -> None:
         """Refuse a network that these data cannot score.
@@ -90,42 +108,63 @@ class EvaluationData:
                 + (f"; it lacks {', '.join(missing[:4])}" if missing else "; the order differs")
                 + " | give the data set that it was trained for"
             )
-        splits = trained_on.get("splits", ())
-        if trained_on.get("dataset") == self.dataset.name and self.split in splits:
-            free = [name for name in self.dataset.splits if name not in splits]
-            raise InputError(
-                f"{origin} was trained on {self.dataset.name} {self.split}, so it is not scored there | "
-                f"use --split {' or '.join(free) or 'of another data set'}"
-            )
+        refuse_trained_on(trained_on, self.dataset, self.split, origin)
+
+
+class FrameCache:
+    """Arrays by key, kept while they fit in `limit_bytes` together."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept: dict[tuple[object, ...], np.ndarray] = {}
+        self._room = self.limit_bytes
+
+    def get(self, key: tuple[object, ...], read: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array of `key`, read when it is not kept."""
+        if key in self._kept:
+            return self._kept[key]
+        array = read()
+        if array.nbytes <= self._room:
+            self._room -= array.nbytes
+            self._kept[key] = array
+        return array
 
 
 class CachedVideo:
-    """Frames at one input size and label maps of a video, read once while they fit in `budget_bytes`."""
+    """Frames at input sizes and label maps of a video, each read (or rendered) once while they fit in `cache`."""
 
-    def __init__(self, video: Video, budget_bytes: int) -> None:
+    def __init__(self, video: Video, cache: FrameCache) -> None:
         self.video = video
-        self._budget_bytes = budget_bytes
-        self._used_bytes = 0
-        self._kept: dict[tuple[str, int, tuple[int, int]], np.ndarray] = {}
+        self.cache = cache
 
     def frame_rgb(self, index: int, size_hw: tuple[int, int]) -> np.ndarray:
         """Frame `index`, uint8 `(*size_hw, 3)` RGB."""
-        return self._get(("frame", index, size_hw), lambda: fit_frame(self.video.frame_rgb(index), size_hw))
+        if size_hw == self.video.size_hw:
+            return self.cache.get((id(self), "frame", index), lambda: self.video.frame_rgb(index))
+        return self.cache.get(
+            (id(self), index, size_hw), lambda: fit_frame(self.frame_rgb(index, self.video.size_hw), size_hw)
+        )
 
     def labels(self, index: int) -> np.ndarray | None:
         """Label map uint8 `(H, W)`, or None where there is none."""
         if not self.video.has_labels(index):
             return None
-        return self._get(("labels", index, self.video.size_hw), lambda: self.video.labels(index))
+        return self.cache.get((id(self), "labels", index), lambda: self._read_labels(index))
 
-    def _get(self, key: tuple[str, int, tuple[int, int]], read: Callable[[], np.ndarray]) -> np.ndarray:
-        if key not in self._kept:
-            array = read()
-            if self._used_bytes + array.nbytes > self._budget_bytes:
-                return array
-            self._used_bytes += array.nbytes
-            self._kept[key] = array
-        return self._kept[key]
+    def bytes_at(self, sizes_hw: set[tuple[int, int]]) -> int:
+        """Memory of all frames, as they are and at `sizes_hw`, and of the label maps."""
+        per_frame = sum(3 * height * width for height, width in {*sizes_hw, self.video.size_hw})
+        height, width = self.video.size_hw
+        return len(self.video) * per_frame + len(self.video.labelled_indices()) * height * width
+
+    def _read_labels(self, index: int) -> np.ndarray:
+        # Frame and labels of a simulated video are rendered together, and a labelled frame is always run.
+        self.frame_rgb(index, self.video.size_hw)
+        return self.video.labels(index)
 
 
 @dataclass(frozen=True)
@@ -179,16 +218,18 @@ def expected_runs(data: EvaluationData, *, stateful: bool, max_offset: int = MAX
     return frames * (max_offset + 1 if stateful and max_offset else 2 if stateful else 1)
 
 
-def configuration_accuracy(
+def configuration_accuracies(
     folder: Path,
-    entry: BundleConfiguration,
+    entries: Sequence[BundleConfiguration],
     data: EvaluationData,
     *,
     max_offset: int = MAX_OFFSET,
     threads: int | None = None,
     on_frame: Callable[[], None] | None = None,
-) -> Accuracy:
-    """The accuracy record of a configuration whose files lie in `folder`.
+) -> list[Accuracy]:
+    """The accuracy records of configurations whose files lie in `folder`, in their order.
+
+    All of them are scored on some videos, then all on the next: each frame is read once, however many they are.
 
     Args:
         threads: CPU threads; None for all.
@@ -196,15 +237,18 @@ def configuration_accuracy(
     Raises:
         InputError: the videos are too short for the table, or a prediction names a class that there is none of.
     """
-    with Session(folder, entry, device="cpu", threads=threads) as session:
-        tables = score_offsets(
-            SessionPredictor(session),
-            data,
-            size_hw=entry.knobs.size_hw,
-            stateful=entry.knobs.stateful,
-            max_offset=max_offset,
-            on_frame=on_frame,
-        )
+    classes = data.dataset.classes
+    scores = [OffsetScores(len(classes), max_offset=max_offset, stateful=entry.knobs.stateful) for entry in entries]
+    for videos in data.batches(entry.knobs.size_hw for entry in entries):
+        for entry, offsets in zip(entries, scores, strict=True):
+            with Session(folder, entry, device="cpu", threads=threads) as session:
+                for video in videos:
+                    video_pass = VideoPass(SessionPredictor(session), video, entry.knobs.size_hw, on_frame)
+                    offsets.add_video(video_pass.predict, video_pass.reset, video.labels, len(video.video))
+    return [_accuracy(OffsetTables(offsets, classes.movable_indices), data) for offsets in scores]
+
+
+def _accuracy(tables: OffsetTables, data: EvaluationData) -> Accuracy:
     return Accuracy(
         data_set=data.dataset.name,
         split=data.split,

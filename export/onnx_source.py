@@ -18,7 +18,7 @@ from edgeseg.export.source import Source, SourceFacts
 from edgeseg.export.variant import Reference, Variant
 from edgeseg.export.wrapper import Preprocessing, labels_size
 
-_FLOAT_INPUTS = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_FLOAT_INPUTS: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
 class OnnxSource(Source):
@@ -128,7 +128,7 @@ class OnnxReference:
     def _image(self, frame_rgb: np.ndarray) -> np.ndarray:
         image = frame_rgb if self._preprocessing.colour_order == "RGB" else frame_rgb[..., ::-1]
         if self._face.element in _FLOAT_INPUTS:
-            mean, std = np.float32(self._preprocessing.mean), np.float32(self._preprocessing.std)
+            mean, std = (np.array(each, np.float32) for each in (self._preprocessing.mean, self._preprocessing.std))
             image = ((image.astype(np.float32) / 255 - mean) / std).astype(_FLOAT_INPUTS[self._face.element])
         return np.ascontiguousarray(image[None].transpose(0, 3, 1, 2) if self._face.layout == "NCHW" else image[None])
 

@@ -1,13 +1,13 @@
 """An export from beginning to end: graphs, weights, parity, accuracy, manifest, all of it or nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.errors import InputError
-from edgeseg.export.accuracy import MAX_OFFSET, EvaluationData, configuration_accuracy, expected_runs
+from edgeseg.export.accuracy import MAX_OFFSET, EvaluationData, configuration_accuracies, expected_runs
 from edgeseg.export.bundle_writer import check_bundle_name, read_variants, writing_bundle
 from edgeseg.export.graph_edit import halve_weights
 from edgeseg.export.parity import ParityVideo, check_parity, parity_video
@@ -90,10 +90,9 @@ def export_bundle(
         video = parity_video(data.dataset if data else None, data.split if data else None)
         checked = list(entries[: len(kept)])
         for request, variant, entry in zip(requests, made, entries[len(kept) :], strict=True):
-            entry = _checked(request, variant, entry, writer.folder, video, progress)
-            if data is not None:
-                entry = _scored(entry, writer.folder, data, options, progress)
-            checked.append(entry)
+            checked.append(_checked(request, variant, entry, writer.folder, video, progress))
+        if data is not None:
+            checked[len(kept) :] = _scored(checked[len(kept) :], writer.folder, data, options, progress)
         progress.stage("manifest", 1)
         writer.finish(checked)
     return Bundle.open(out)
@@ -142,12 +141,15 @@ def _checked(
 
 
 def _scored(
-    entry: BundleConfiguration, folder: Path, data: EvaluationData, options: ExportOptions, progress: Progress
-) -> BundleConfiguration:
-    stateful = entry.knobs.stateful
-    progress.stage(f"accuracy {entry.name}", expected_runs(data, stateful=stateful, max_offset=options.max_offset))
-    on_frame: Callable[[], None] = progress.advance
-    accuracy = configuration_accuracy(
-        folder, entry, data, max_offset=options.max_offset, threads=options.threads, on_frame=on_frame
+    entries: Sequence[BundleConfiguration],
+    folder: Path,
+    data: EvaluationData,
+    options: ExportOptions,
+    progress: Progress,
+) -> list[BundleConfiguration]:
+    runs = sum(expected_runs(data, stateful=each.knobs.stateful, max_offset=options.max_offset) for each in entries)
+    progress.stage(f"accuracy of {len(entries)} configurations", runs)
+    accuracies = configuration_accuracies(
+        folder, entries, data, max_offset=options.max_offset, threads=options.threads, on_frame=progress.advance
     )
-    return replace(entry, accuracy=accuracy)
+    return [replace(entry, accuracy=accuracy) for entry, accuracy in zip(entries, accuracies, strict=True)]

@@ -16,10 +16,11 @@ from edgeseg.bundle import StateLink
 from edgeseg.classes import ClassSet
 from edgeseg.config import Configuration
 from edgeseg.errors import EdgesegError, InputError
+from edgeseg.export.channel_flow import Mask
 from edgeseg.export.graph_edit import check_graph, tie_input
 from edgeseg.export.onnx_export import FRAME_IN, FRAME_OUT, IMAGE, LOGITS, export_module
 from edgeseg.export.rewrites.fold_batch_norm import fold_batch_norm
-from edgeseg.export.stateful import build_phase_graphs
+from edgeseg.export.stateful import Form, build_phase_graphs
 from edgeseg.export.variant import Reference, Variant
 from edgeseg.export.wrapper import CameraToLabels, Preprocessing
 from edgeseg.models.cwm import BiStep, cwm_phases, generator_from_dict, reset_state, swap_convolutions
@@ -119,12 +120,12 @@ class TorchSource(Source):
         return self._traced[1]
 
     def _phases(self, knobs: Configuration, dense: ModelProto) -> Variant:
-        assert knobs.cwm_form in ("concat", "split")
-        built = build_phase_graphs(dense, cwm_phases(self._masked_network(knobs)), form=knobs.cwm_form)
+        form: Form = "split" if knobs.cwm_form == "split" else "concat"
+        built = build_phase_graphs(dense, self._masks(knobs), form=form)
         if built.refused and self._masked is None:
             # Nothing was trained with these masks, so the network that is exported is the one without them.
             self._left_dense |= dict(built.refused)
-            built = build_phase_graphs(dense, cwm_phases(self._masked_network(knobs)), form=knobs.cwm_form)
+            built = build_phase_graphs(dense, self._masks(knobs), form=form)
         if built.refused:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in built.refused)
             raise InputError(
@@ -154,6 +155,10 @@ class TorchSource(Source):
             labels_stride=knobs.labels_stride,
             input_frames=knobs.input_frames,
         )
+
+    def _masks(self, knobs: Configuration) -> dict[str, Mask]:
+        """Channels that each masked layer computes in phase 0 and in phase 1."""
+        return {name: (phases[0], phases[1]) for name, phases in cwm_phases(self._masked_network(knobs)).items()}
 
     def _masked_network(self, knobs: Configuration) -> nn.Module:
         assert knobs.rho is not None

@@ -4,7 +4,7 @@ So a training that is killed and resumed from its last saved state gives, on a C
 the same weights bit for bit as one that ran through.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.atomic import write_text
+from edgeseg.data.unseen import refuse_trained_on, trainings
 from edgeseg.data.video import Dataset
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.models.cwm import apply_cwm, generator_from_dict, reset_state
@@ -88,7 +89,7 @@ def train(
 
 class _Trainer:
     def __init__(self, recipe: Recipe, dataset: Dataset, out: Path, device: torch.device) -> None:
-        self.recipe, self.out, self.device = recipe, out, device
+        self.recipe, self.dataset, self.out, self.device = recipe, dataset, out, device
         self.step = 0
         self.scores: dict[str, Any] = {}
         self.network, self.meta = _new_network(recipe, dataset)
@@ -130,7 +131,14 @@ class _Trainer:
         mine, theirs = (self.meta.architecture, self.meta.options), (meta.architecture, meta.options)
         if mine != theirs:
             raise ArtifactError(f"{path}: checkpoint of another network | got {theirs}, expected {mine}")
+        refuse_trained_on(meta.trained_on, self.dataset, self.recipe.data.val_split, str(path))
         load_weights(self.network, read_tensors(path)[0], str(path))
+        self._remember(trainings(meta.trained_on))
+
+    def _remember(self, before: Sequence[dict[str, Any]]) -> None:
+        """Write into the metadata what the first weights were trained on."""
+        if before:
+            self.meta = replace(self.meta, trained_on={**self.meta.trained_on, "before": list(before)})
 
     def _resume(self) -> None:
         counters = read_counters(self.state_path)
@@ -145,6 +153,7 @@ class _Trainer:
         load_state(self.state_path, self.network, self.optimiser)
         self.step, self.scores = counters["step"], counters["scores"]
         self.scaler.load_state_dict(counters["scaler"])
+        self._remember(counters.get("before", ()))
 
     def run(self, reporter: Reporter | None, should_stop: Callable[[], bool]) -> TrainingResult:
         """Train to the last step, or until told to stop."""
@@ -215,6 +224,7 @@ class _Trainer:
             "scores": self.scores,
             "scaler": self.scaler.state_dict(),
             "recipe": self.recipe.as_dict(),
+            "before": self.meta.trained_on.get("before", []),
         }
         save_state(self.state_path, self.network, self.optimiser, counters)
 

@@ -3,8 +3,9 @@ import pytest
 
 from edgeseg.classes import ClassSet
 from edgeseg.data.folder import FolderDataset
+from edgeseg.data.video import Video
 from edgeseg.errors import InputError
-from edgeseg.export.accuracy import EvaluationData, fit_labels, score_offsets
+from edgeseg.export.accuracy import CachedVideo, EvaluationData, FrameCache, fit_labels, score_offsets
 from edgeseg.export.evaluation import evaluate
 from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.sweep import Grid, plan_grid
@@ -80,6 +81,57 @@ def test_passes_at_stride_one_are_run_once(video_data):
 
     score_offsets(Predictor(), video_data, size_hw=(48, 64), stateful=True, max_offset=1)
     assert len(runs) == 24 + 23
+
+
+class CountedVideo(Video):
+    """Four frames 8 x 8, each labelled; counts what is read."""
+
+    name, fps, size_hw = "counted", 10.0, (8, 8)
+
+    def __init__(self):
+        self.frame_reads, self.label_reads = [], []
+
+    def __len__(self):
+        return 4
+
+    def frame_rgb(self, index):
+        self.frame_reads.append(index)
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def labels(self, index):
+        self.label_reads.append(index)
+        return np.zeros((8, 8), np.uint8)
+
+
+def test_each_frame_is_read_once_when_there_are_several_sizes():
+    video = CountedVideo()
+    entry = CachedVideo(video, FrameCache(10_000))
+    for size_hw in ((8, 8), (4, 4), (6, 6)):
+        for index in (1, 0, 3, 2):
+            assert entry.labels(index).shape == (8, 8)
+            assert entry.frame_rgb(index, size_hw).shape == (*size_hw, 3)
+    assert sorted(video.frame_reads) == sorted(video.label_reads) == [0, 1, 2, 3]
+
+
+def test_frames_beyond_the_cache_are_read_again():
+    video = CountedVideo()
+    entry = CachedVideo(video, FrameCache(8 * 8 * 3))
+    for index in (0, 1, 0, 1):
+        entry.frame_rgb(index, (8, 8))
+    assert video.frame_reads == [0, 1, 1]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(10_000, [3]), (2 * 4 * 8 * 8 * 4, [2, 1]), (1, [1, 1, 1])])
+def test_videos_are_batched_so_that_their_frames_stay_in_memory(limit, expected):
+    cache = FrameCache(limit)
+    data = EvaluationData(None, "val", tuple(CachedVideo(CountedVideo(), cache) for _ in range(3)))
+    assert [len(batch) for batch in data.batches([(8, 8)])] == expected
+
+
+def test_weights_that_were_trained_on_the_split_before_are_refused(video_data):
+    trained_on = {"dataset": "other", "splits": ["val"], "before": [{"dataset": "squares", "splits": ["val"]}]}
+    with pytest.raises(InputError, match="net was trained on squares val"):
+        video_data.check_network(video_data.dataset.classes, trained_on, "net")
 
 
 def test_trained_split_is_refused(make_source, tmp_path, video_data):

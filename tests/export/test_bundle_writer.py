@@ -124,7 +124,7 @@ def test_nothing_is_left_when_writing_the_weights_fails(make_source, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["check_parity", "configuration_accuracy"])
+@pytest.mark.parametrize("moment", ["check_parity", "configuration_accuracies"])
 def test_old_bundle_stays_when_the_export_is_interrupted(make_source, tmp_path, video_data, monkeypatch, moment):
     out = tmp_path / "new" / "a.edgeseg"
     before = export(make_source(), out, None).digest
