@@ -72,6 +72,19 @@ class Pick:
         }
 
 
+def check_pickable(bundle: Bundle) -> None:
+    """Refuse, before anything is measured, a bundle that nothing could be picked from.
+
+    Raises:
+        ArtifactError: no configuration has an accuracy table.
+    """
+    if all(entry.accuracy is None for entry in bundle.configurations):
+        raise ArtifactError(
+            f"nothing to pick from in {bundle.name} | no configuration has an accuracy table: export it again with "
+            "--data, or name a configuration"
+        )
+
+
 def pick(
     bundle: Bundle,
     profile: DeviceProfile,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,9 +16,10 @@ from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.backends.base import Runner, open_runner
 from edgeseg.shipped import bundle_path
 
+if TYPE_CHECKING:
+    from edgeseg.runtime.pick import Pick
+
 COLOUR_ORDERS = ("RGB", "BGR")
-QUICK_SAMPLES = 15
-"""Samples per configuration when `load` has to measure by itself."""
 
 
 class Session:
@@ -35,6 +37,7 @@ class Session:
             another size are resized in `step`, by area averages when they shrink, else bilinearly.
         colour_order: `RGB` or `BGR`, what `step` is given.
         classes: the bundle's classes, for those who show the labels.
+        pick: why this configuration was taken, for those who tell; None when it was named.
 
     Raises:
         InputError: an unknown colour order, or a frame size that is not positive.
@@ -53,12 +56,14 @@ class Session:
         frame_size_hw: tuple[int, int] | None = None,
         colour_order: str = "RGB",
         classes: ClassSet | None = None,
+        pick: "Pick | None" = None,
     ) -> None:
         for order in (graph_colour_order, colour_order):
             if order not in COLOUR_ORDERS:
                 raise InputError(f"unknown colour order {order!r} | known: {', '.join(COLOUR_ORDERS)}")
         self.configuration = configuration
         self.classes = classes
+        self.pick = pick
         self.colour_order = colour_order
         self.has_fixed_frame_size = frame_size_hw is not None
         self._swap_colours = graph_colour_order != colour_order
@@ -203,8 +208,9 @@ def load(
     """Load one configuration of a bundle: the one named, else the one picked for this device and frame rate.
 
     Without `configuration` the pick is made from `profile`, else from the profile that `edgeseg profile` stored for
-    this device (`profiles/<device>.json` in the current folder) when it is of this bundle, else from a quick
-    measurement, for which `fps` must be given.
+    this device (`profiles/<device>.json` in the current folder) when it is of this bundle, of these `threads` and of
+    this frame size or the configurations' own (where they are given), else from a quick measurement, for which `fps`
+    must be given. The log says why a stored profile was not used.
 
     Args:
         bundle: bundle folder, `shipped:NAME`, or an open bundle.
@@ -224,12 +230,23 @@ def load(
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle_path(bundle))
     if configuration is not None:
-        entry = opened.configuration(configuration)
+        picked, entry = None, opened.configuration(configuration)
     else:
-        fitting = _profile_for(opened, device, fps, profile, threads, frame_size_hw, progress)
+        # Both need the session themselves, to measure.
+        from edgeseg.runtime.fitting_profile import fitting_profile
         from edgeseg.runtime.pick import pick
 
-        entry = pick(opened, fitting, fps or fitting.fps).configuration
+        fitting = fitting_profile(
+            opened,
+            device=device,
+            fps=fps,
+            profile=profile,
+            threads=threads,
+            frame_size_hw=frame_size_hw,
+            progress=progress,
+        )
+        picked = pick(opened, fitting, fps or fitting.fps)
+        entry = picked.configuration
         threads = threads or fitting.threads
     opened.verify(entry.files)
     return Session(
@@ -241,54 +258,13 @@ def load(
         frame_size_hw=frame_size_hw,
         colour_order=colour_order,
         classes=opened.classes,
+        pick=picked,
     )
 
 
 def usable_cores() -> int:
     """CPU cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _profile_for(
-    bundle: Bundle,
-    device: str,
-    fps: float | None,
-    profile: DeviceProfile | Path | str | None,
-    threads: int | None,
-    frame_size_hw: tuple[int, int] | None,
-    progress: Callable[[str, float], None] | None,
-) -> DeviceProfile:
-    if profile is not None:
-        given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile)
-        given.check_fits(bundle)
-        if given.device != device:
-            raise InputError(
-                f"the profile is of device {given.device} | got device {device}: measure that one, or load on it"
-            )
-        return given
-    from edgeseg.runtime.device import default_profile_path
-
-    stored = default_profile_path(device)
-    if stored.is_file():
-        found = DeviceProfile.load(stored)
-        if found.bundle_digest == bundle.digest:
-            return found
-    if fps is None:
-        raise InputError(
-            f"nothing to pick a configuration by: no profile of {bundle.name} at {stored} | give configuration, "
-            f"profile, or fps (then it is measured now), or run edgeseg profile {bundle.root} --device {device}"
-        )
-    from edgeseg.runtime.profiler import profile_bundle
-
-    return profile_bundle(
-        bundle,
-        device=device,
-        fps=fps,
-        samples=QUICK_SAMPLES,
-        threads=threads,
-        frame_size_hw=frame_size_hw,
-        progress=progress,
-    )
 
 
 def _kind(value: object) -> str:

@@ -197,10 +197,25 @@ def test_load_refuses_when_the_graph_has_another_size_than_its_knobs(tmp_path, g
         load(made, configuration="odd_64x64")
 
 
-def profile_of(bundle: Bundle, latencies_ms: dict[str, float], digest: str | None = None) -> DeviceProfile:
+def profile_of(
+    bundle: Bundle,
+    latencies_ms: dict[str, float],
+    digest: str | None = None,
+    frame_size_hw: tuple[int, int] | None = None,
+) -> DeviceProfile:
     entries = tuple(LatencyProfile(name, "d", (latency,) * 9, 5) for name, latency in latencies_ms.items())
     return DeviceProfile(
-        "cpu", {}, bundle.name, digest or bundle.digest, 15.0, False, None, 1, entries, "2026-01-01", "edgeseg profile"
+        "cpu",
+        {},
+        bundle.name,
+        digest or bundle.digest,
+        15.0,
+        False,
+        frame_size_hw,
+        1,
+        entries,
+        "2026-01-01",
+        "edgeseg profile",
     )
 
 
@@ -219,6 +234,59 @@ def test_load_takes_the_stored_profile_of_this_device(bundle, tmp_path, monkeypa
     profile_of(bundle, {"frames_32x48": 1.0}).save(default_profile_path("cpu"))
     with load(bundle) as session:
         assert session.configuration.name == "frames_32x48"
+
+
+@pytest.fixture
+def stored(bundle, tmp_path, monkeypatch):
+    """Stores a profile with which only `frames` can be picked; measuring would give all three samples."""
+    from edgeseg.runtime.device import default_profile_path
+
+    monkeypatch.chdir(tmp_path)
+    return lambda **measured: profile_of(bundle, {"frames_32x48": 1.0}, **measured).save(default_profile_path("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("measured_hw", "asked"),
+    [
+        (None, {"frame_size_hw": (64, 96)}),
+        ((64, 96), {}),
+        ((64, 96), {"frame_size_hw": (64, 96)}),
+        (None, {"threads": 1}),
+        (None, {"fps": 60}),
+    ],
+)
+def test_load_takes_the_stored_profile_when_it_fits_what_is_asked(bundle, stored, caplog, measured_hw, asked):
+    stored(frame_size_hw=measured_hw)
+    with load(bundle, **{"fps": 15, **asked}) as session:
+        assert [row.name for row in session.pick.rows] == ["frames_32x48"]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "asked", "words"),
+    [
+        ({"frame_size_hw": (64, 96)}, {"frame_size_hw": (40, 60)}, "with frames of 64 x 96, asked are 40 x 60"),
+        ({}, {"threads": 2}, "with 1 threads, asked are 2"),
+        ({"digest": "0" * 64}, {}, "of another bundle, tiny 000000000000"),
+    ],
+)
+def test_load_measures_and_says_so_when_the_stored_profile_does_not_fit(bundle, stored, caplog, measured, asked, words):
+    stored(**measured)
+    with load(bundle, fps=15, **asked) as session:
+        assert len(session.pick.rows) == 3
+    assert words in caplog.text
+
+
+def test_load_says_why_the_stored_profile_does_not_fit_when_it_cannot_measure(bundle, stored):
+    stored()
+    with pytest.raises(InputError, match=r"with 1 threads, asked are 2 \| give configuration, profile, or fps"):
+        load(bundle, threads=2)
+
+
+def test_load_takes_the_given_profile_and_warns_when_it_was_measured_otherwise(bundle, caplog):
+    with load(bundle, profile=profile_of(bundle, {"frames_32x48": 1.0}), threads=2) as session:
+        assert session.configuration.name == "frames_32x48"
+    assert "was measured with 1 threads, asked are 2" in caplog.text
 
 
 def test_load_refuses_the_profile_of_another_bundle(bundle):

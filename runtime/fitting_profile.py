@@ -1,0 +1,86 @@
+"""Which device profile `load` picks by: the one given, the stored one when it fits, else a quick measurement."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeseg.bundle import Bundle
+from edgeseg.device_profile import DeviceProfile
+from edgeseg.errors import InputError
+from edgeseg.runtime.device import default_profile_path
+from edgeseg.runtime.pick import check_pickable
+from edgeseg.runtime.profiler import profile_bundle
+
+QUICK_SAMPLES = 15
+"""Samples per configuration when nothing fits and it is measured now."""
+_log = logging.getLogger(__name__)
+
+
+def fitting_profile(
+    bundle: Bundle,
+    *,
+    device: str,
+    fps: float | None,
+    profile: DeviceProfile | Path | str | None,
+    threads: int | None,
+    frame_size_hw: tuple[int, int] | None,
+    progress: Callable[[str, float], None] | None,
+) -> DeviceProfile:
+    """The profile to pick by; arguments and errors as of `edgeseg.runtime.session.load`.
+
+    A profile that is given is used, with a warning in the log when it was measured otherwise. The stored one is left
+    aside then, with the reason in the log, and the configurations are measured for what was asked.
+    """
+    if profile is not None:
+        given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile)
+        given.check_fits(bundle)
+        if given.device != device:
+            raise InputError(
+                f"the profile is of device {given.device} | got device {device}: measure that one, or load on it"
+            )
+        if difference := measured_otherwise(given, threads, frame_size_hw):
+            _log.warning("the profile %s: latencies may differ", difference)
+        return given
+    stored = default_profile_path(device)
+    reason = "there is none"
+    if stored.is_file():
+        found = DeviceProfile.load(stored)
+        difference = measured_otherwise(found, threads, frame_size_hw)
+        if found.bundle_digest != bundle.digest:
+            difference = f"is of another bundle, {found.bundle_name} {found.bundle_digest[:12]}"
+        if difference is None:
+            return found
+        reason = f"the one there {difference}"
+    if fps is None:
+        raise InputError(
+            f"nothing to pick a configuration by: no profile of {bundle.name} at {stored}, {reason} | give "
+            f"configuration, profile, or fps (then it is measured now), or run edgeseg profile {bundle.root} "
+            f"--device {device}"
+        )
+    check_pickable(bundle)
+    _log.warning("no profile of %s at %s, %s: measuring it now", bundle.name, stored, reason)
+    return profile_bundle(
+        bundle,
+        device=device,
+        fps=fps,
+        samples=QUICK_SAMPLES,
+        threads=threads,
+        frame_size_hw=frame_size_hw,
+        progress=progress,
+    )
+
+
+def measured_otherwise(
+    profile: DeviceProfile, threads: int | None, frame_size_hw: tuple[int, int] | None
+) -> str | None:
+    """In what a profile differs from what is asked, or None when its latencies stand for it.
+
+    A profile at the configurations' own sizes stands for every frame size: it leaves out the resizing, and nothing
+    else. Nor does the frame rate matter: any rate can be asked of the samples.
+    """
+    if threads is not None and threads != profile.threads:
+        return f"was measured with {profile.threads} threads, asked are {threads}"
+    measured_hw = profile.frame_size_hw
+    if measured_hw is not None and frame_size_hw is not None and measured_hw != tuple(frame_size_hw):
+        return "was measured with frames of {} x {}, asked are {} x {}".format(*measured_hw, *frame_size_hw)
+    return None
