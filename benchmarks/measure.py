@@ -7,45 +7,28 @@ Within a round every contender has its turn, so that a change of clock or load m
 one each round. Nothing is trimmed: every sample is in the JSON file.
 """
 
-import datetime
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
-    "edgeseg",
-    "numpy",
-    "opencv-python-headless",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "torch",
-    "openvino",
-)
+from edgeseg.atomic import write_text
+from edgeseg.runtime.device import device_facts, versions
+
+PACKAGES = ("onnx", "torch", "openvino")
+"""What benchmarks compare with, beside the packages that take part in a step."""
 
 
 def machine_facts() -> dict[str, Any]:
     """Facts that a figure is worthless without: machine, versions, load, date, command line; JSON-ready."""
+    facts = device_facts()
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **facts,
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "cpu": _cpu_model(),
-        "cpu_flags": _cpu_flags(),
-        "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "versions": _versions(),
+        "versions": {**facts["versions"], **versions(PACKAGES)},
     }
 
 
@@ -117,13 +100,12 @@ def write_report(
 ) -> tuple[Path, Path]:
     """Write `name.json` (rows, facts, samples in seconds) and `name.md` (table and facts); returns both paths."""
     folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {"benchmark": name, "facts": dict(facts), "rows": [dict(row) for row in rows]}
     if samples is not None:
         document["samples_s"] = {key: list(values) for key, values in samples.items()}
     json_path, markdown_path = folder / f"{name}.json", folder / f"{name}.md"
-    _write_atomically(json_path, json.dumps(document, indent=1) + "\n")
-    _write_atomically(markdown_path, f"# {name}\n\n{markdown_table(rows)}\n{_facts_text(facts)}")
+    write_text(json_path, json.dumps(document, indent=1) + "\n")
+    write_text(markdown_path, f"# {name}\n\n{markdown_table(rows)}\n{_facts_text(facts)}")
     return json_path, markdown_path
 
 
@@ -140,56 +122,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(_cell(item) for item in value)
     return "" if value is None else str(value)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _cpu_model() -> str:
-    for line in _lines("/proc/cpuinfo"):
-        if line.lower().startswith(("model name", "hardware")):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _cpu_flags() -> list[str]:
-    """The instruction sets that decide how fast a convolution can be."""
-    for line in _lines("/proc/cpuinfo"):
-        if line.startswith(("flags", "Features")):
-            flags = set(line.partition(":")[2].split())
-            return [
-                flag for flag in ("avx2", "avx512f", "avx512_vnni", "amx_tile", "asimd", "asimddp") if flag in flags
-            ]
-    return []
-
-
-def _first_line(path: str) -> str | None:
-    lines = _lines(path)
-    return lines[0].strip() if lines else None
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []

@@ -7,6 +7,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,10 @@ def default_profile_path(device: str) -> Path:
     return PROFILES_FOLDER / f"{device_name(device)}.json"
 
 
-def versions() -> dict[str, str]:
-    """Versions of the installed packages that take part in a step."""
+def versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Versions of those of `packages` that are installed; by default of what takes part in a step."""
     found = {}
-    for package in _PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

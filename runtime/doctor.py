@@ -16,10 +16,8 @@ _EXTRAS = {
 }
 _PROVIDERS = {
     "CPUExecutionProvider": "used by device cpu",
-    "CUDAExecutionProvider": "used by device cuda:0",
-    "TensorrtExecutionProvider": "not used: this edgeseg has no TensorRT backend yet",
+    "CUDAExecutionProvider": "used by device cuda:0, which no GPU has verified yet",
 }
-_PACKAGE = {"CUDAExecutionProvider": "onnxruntime-gpu", "TensorrtExecutionProvider": "onnxruntime-gpu"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,8 @@ def _providers() -> list[Finding]:
         if name in present:
             findings.append(Finding(name, "usable", use))
         else:
-            findings.append(Finding(name, "unusable", f"not in this onnxruntime: it is in {_PACKAGE[name]}"))
+            findings.append(Finding(name, "unusable", "not in this onnxruntime: it is in the package onnxruntime-gpu"))
+    findings.append(Finding("TensorRT", "unusable", "this edgeseg has no TensorRT backend yet"))
     return findings
 
 
