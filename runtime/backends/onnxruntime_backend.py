@@ -3,8 +3,8 @@
 Worker threads do not spin. Measured on 2 cores that other programs use too, a convolutional network at 15 frames/s:
 with spinning a step takes 61 ms of CPU time and 39 ms in the median, without it 24 ms and 25 ms. Spinning wins in the
 best case only (12 against 16 ms), and a camera loop never has the cores to itself: capture and results need them.
-Spinning for a short while (`session.intra_op.spin_duration_us`, 20 to 500) was no better there: back to back, the fastest
-tenth of the steps took 14.2 ms without, 14.7 to 20.8 ms with it, for 8 to 31 % more CPU time.
+Spinning for a short while (`session.intra_op.spin_duration_us`, 20 to 500) was no better there: back to back, the
+fastest tenth of the steps took 14.2 ms without, 14.7 to 20.8 ms with it, for 8 to 31 % more CPU time.
 """
 
 import math
