@@ -1,5 +1,8 @@
 """Labels to look at: colours over a frame, and videos of them."""
 
+import errno
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,9 +67,12 @@ class VideoWriter:
                 f"expected uint8 {(*self._size_hw, 3)}"
             )
         frame_bgr = cv2.cvtColor(frame_rgb, cv2.COLOR_RGB2BGR)
+        # OpenCV does not say when a write fails: a loop of hours must not go on for nothing.
+        if shutil.disk_usage(self._path.parent).free < frame_rgb.nbytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         for _ in range(times):
             self._writer.write(frame_bgr)
-        self.frames += times
+            self.frames += 1
 
 
 @contextmanager
@@ -74,7 +80,7 @@ def video_writer(path: Path | str, fps: float, size_hw: tuple[int, int]) -> Iter
     """A video file (MPEG-4 in .mp4) that appears under its name when the block ends well, and not at all otherwise.
 
     Raises:
-        InputError: the folder is not writable, or OpenCV cannot write this format.
+        InputError: the folder is not writable, OpenCV cannot write this format, no frame came, or the disk is full.
     """
     target = Path(path)
     if target.suffix.lower() != ".mp4":
@@ -84,9 +90,27 @@ def video_writer(path: Path | str, fps: float, size_hw: tuple[int, int]) -> Iter
         try:
             if not writer.isOpened():
                 raise InputError(f"{target} cannot be written | this OpenCV has no MPEG-4 encoder")
-            yield VideoWriter(writer, size_hw, target)
+            video = VideoWriter(writer, size_hw, target)
+            yield video
         finally:
             writer.release()
+        _check_whole(temporary, video.frames, target)
+
+
+def _check_whole(path: Path, frames: int, target: Path) -> None:
+    """Read back what OpenCV wrote at `path`: it reports no failure of its own, not even of a full disk."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    finally:
+        capture.release()
+    if not frames:
+        raise InputError(f"{target} would be a video without a frame | nothing was left behind: does the source work?")
+    if written < frames:
+        raise InputError(
+            f"{target} could not be written whole | got {written} of {frames} frames, nothing was left behind: "
+            "is the disk full?"
+        )
 
 
 def _draw_legend(image: np.ndarray, labels: np.ndarray, classes: ClassSet) -> None:

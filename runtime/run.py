@@ -10,7 +10,6 @@ from typing import Any, TextIO
 import numpy as np
 
 from edgeseg.classes import ClassSet
-from edgeseg.errors import InputError
 from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.latency_aware import Publication, streaming_scores
 from edgeseg.runtime.loop import Loop, LoopSummary, Result
@@ -32,6 +31,8 @@ class RunReport:
     scored_frames: int
     """Camera frames that were scored."""
     video: Path | None
+    interruption: KeyboardInterrupt | None = None
+    """The Ctrl-C that ended the loop."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -54,7 +55,7 @@ def run_loop(
     json_lines: TextIO | None = None,
     progress: Callable[[Result], None] | None = None,
 ) -> RunReport:
-    """Run `session` over `source` until it ends, or `frames` results or `seconds` have come.
+    """Run `session` over `source` until it ends, `frames` results or `seconds` have come, or Ctrl-C.
 
     Scoring happens after the loop, so that it takes no time from it: labels are read again, and sLAmIoU is counted over
     all camera frames from the first to the last published one. It needs a paced source with labels of the session's
@@ -68,31 +69,39 @@ def run_loop(
 
     Raises:
         The first failure of a stage; then no video is written.
+        KeyboardInterrupt: Ctrl-C before the first result, or a second one. After a result the first one ends the loop
+            as the source's end does, and is in the report.
     """
     score = _StreamingScore(source, classes)
     last: Result | None = None
+    interruption: KeyboardInterrupt | None = None
     path = None if save is None else Path(save)
     with ExitStack() as stack:
         writer = stack.enter_context(video_writer(path, source.fps, source.size_hw)) if path is not None else None
         loop = stack.enter_context(Loop(session, source))
-        for results, result in enumerate(loop, start=1):
-            if writer is not None:
-                _write(writer, last, result, classes)
-            if json_lines is not None:
-                json_lines.write(json.dumps(_line(result)) + "\n")
-                json_lines.flush()
-            score.add(result)
-            last = result
-            if progress is not None:
-                progress(result)
-            ran_s = result.published_at - (loop.started_at_s or 0.0)
-            if (frames is not None and results >= frames) or (seconds is not None and ran_s >= seconds):
-                break
+        try:
+            for results, result in enumerate(loop, start=1):
+                if writer is not None:
+                    _write(writer, last, result, classes)
+                if json_lines is not None:
+                    json_lines.write(json.dumps(_line(result)) + "\n")
+                    json_lines.flush()
+                score.add(result)
+                last = result
+                if progress is not None:
+                    progress(result)
+                ran_s = result.published_at - (loop.started_at_s or 0.0)
+                if (frames is not None and results >= frames) or (seconds is not None and ran_s >= seconds):
+                    break
+        except KeyboardInterrupt as error:
+            if last is None:
+                raise
+            interruption = error
         loop.stop()
         if writer is not None and last is not None:
             writer.write(_overlaid(last, classes))
     scores, scored_frames = score.finish()
-    return RunReport(loop.summary, None if scores is None else scores.miou, scored_frames, path)
+    return RunReport(loop.summary, None if scores is None else scores.miou, scored_frames, path, interruption)
 
 
 class _StreamingScore:
@@ -111,8 +120,9 @@ class _StreamingScore:
         if not self._scores or self._room < result.labels.nbytes:
             return
         self._room -= result.labels.nbytes
-        self._log.append(Publication(result.published_at, result.frame_index))
+        # The log comes last: a Ctrl-C between the two lines leaves no entry without its labels.
         self._labels[result.frame_index] = result.labels
+        self._log.append(Publication(result.published_at, result.frame_index))
 
     def finish(self) -> tuple[Scores | None, int]:
         """Scores, and the number of camera frames scored: all those that came before the last publication."""
@@ -134,11 +144,7 @@ class _StreamingScore:
         return scores, len(present)
 
     def _labels_of(self, index: int) -> np.ndarray | None:
-        try:
-            return self._source.labels(index)
-        except InputError:
-            # The schedule goes on after the video's last frame.
-            return None
+        return self._source.labels(index)
 
 
 def write_overlays(

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeseg.classes import ClassSet
 from edgeseg.data.image_files import image_files, read_frame_rgb, read_size_hw
-from edgeseg.data.open import SIMULATOR, open_dataset
+from edgeseg.data.open import is_simulator, open_dataset
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
 
@@ -146,7 +146,8 @@ class VideoSource(RecordedSource):
         self._video = video
 
     def labels(self, index: int) -> np.ndarray | None:
-        return self._video.labels(index) if self._video.has_labels(index) else None
+        # A paced schedule goes on after the last frame.
+        return self._video.labels(index) if index < len(self._video) and self._video.has_labels(index) else None
 
     def _decode(self, index: int) -> np.ndarray | None:
         return self._video.frame_rgb(index) if index < len(self._video) else None
@@ -228,7 +229,7 @@ class CameraSource(Source):
         self._clock = clock
         self._capture = cv2.VideoCapture(address)
         if not self._capture.isOpened():
-            raise SourceError(f"{self.name} cannot be opened | is it connected, and free of other programs?")
+            raise SourceError(f"{self.name} cannot be opened | {_camera_advice(address)}")
         if fps is not None:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
         own_fps = self._capture.get(cv2.CAP_PROP_FPS)
@@ -252,6 +253,12 @@ class CameraSource(Source):
         self._capture.release()
 
 
+def _camera_advice(address: int | str) -> str:
+    if isinstance(address, int):
+        return "is it connected, and free of other programs? Its index may be another one"
+    return "does it answer, and is the address right? --verbose shows what the decoder says"
+
+
 def open_source(
     source: int | str | Path | Video | Source, *, fps: float | None = None, paced: bool = True, split: str | None = None
 ) -> Source:
@@ -271,6 +278,8 @@ def open_source(
     """
     if isinstance(source, Source):
         return source
+    if fps is not None and not 0 < fps < float("inf"):
+        raise InputError(f"{source}: a frame rate must be positive | got {fps}")
     if isinstance(source, Video):
         return VideoSource(source, fps=fps, paced=paced)
     text = str(source)
@@ -278,8 +287,8 @@ def open_source(
         if not paced:
             raise InputError(f"a camera gives its frames when they come | leave --no-pace out for {text}")
         return CameraSource(int(text) if text.isdecimal() else text, fps=fps)
-    if text == SIMULATOR and not isinstance(source, Path):
-        return _street_source(fps or STREET_FPS, split or "val", paced)
+    if is_simulator(source):
+        return _street_source(text, fps, split or "val", paced)
     path = Path(text).expanduser()
     if path.is_dir():
         try:
@@ -291,10 +300,15 @@ def open_source(
     return VideoFileSource(path, fps=fps, paced=paced)
 
 
-def _street_source(fps: float, split: str, paced: bool) -> VideoSource:
+def _street_source(spec: str, fps: float | None, split: str, paced: bool) -> VideoSource:
     """One drive through the simulator that is longer than the clips it trains and scores on."""
-    frames = max(1, round(STREET_S * fps)) if 0 < fps < float("inf") else 1
-    dataset = open_dataset(SIMULATOR, fps=fps, frames=(frames, frames, frames))
+    own = spec.partition("@")[2]
+    if own and fps is not None:
+        raise InputError(f"{spec} and --fps {fps:g} both give a frame rate | give it once")
+    rate = float(own or fps or STREET_FPS)
+    frames = max(1, round(STREET_S * rate))
+    given = {} if own else {"fps": rate}
+    dataset = open_dataset(spec, frames=(frames, frames, frames), **given)
     return VideoSource(dataset.videos(split)[0], dataset.classes, paced=paced)
 
 

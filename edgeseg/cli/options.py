@@ -3,8 +3,30 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import click
 
 from edgeseg.errors import InputError
+
+FRAME_RATE = click.FloatRange(min=0, min_open=True)
+"""Frames per second."""
+
+
+def check_different_files(**paths: str | None) -> None:
+    """Refuse two options that name the same file: one would be written over the other.
+
+    Raises:
+        InputError: the message names both options.
+    """
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        if path is None or path == "-":
+            continue
+        option, place = "--" + name.replace("_", "-"), Path(path).expanduser().resolve()
+        if place in seen:
+            raise InputError(f"{seen[place]} and {option} are the same file, {path} | give two names")
+        seen[place] = option
 
 
 def parse_size_hw(text: str) -> tuple[int, int]:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from edgeseg.cli.options import FRAME_RATE
+
 if TYPE_CHECKING:
     from edgeseg.runtime.loop import Result
     from edgeseg.runtime.run import RunReport
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--configuration", metavar="NAME", help="Configuration to run.  [default: the one picked]")
 @click.option("--profile", metavar="FILE", help="Device profile to pick by.  [default: the stored one, else measure]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
-@click.option("--fps", type=float, help="Frame rate of the source.  [default: its own]")
+@click.option("--fps", type=FRAME_RATE, help="Frame rate of the source.  [default: its own]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
 @click.option("--split", help="Split of a data set.  [default: val]")
 @click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
@@ -45,12 +47,14 @@ def command(
 ) -> None:
     """Run BUNDLE over a source: the newest frame in, its labels out, until the source ends or Ctrl-C.
 
+    Ctrl-C ends the loop and keeps what it made: the video is finished and the summary printed.
+
     Without --configuration it picks by the device profile for the source's frame rate, and measures when there is none.
     """
     import json
 
     from edgeseg.bundle import Bundle
-    from edgeseg.cli.options import measuring_bar
+    from edgeseg.cli.options import check_different_files, measuring_bar
     from edgeseg.errors import InputError
     from edgeseg.runtime.run import run_loop
     from edgeseg.runtime.session import load
@@ -61,6 +65,7 @@ def command(
         raise InputError("--configuration and --profile contradict each other | name one, or let the other pick")
     if as_json and json_lines == "-":
         raise InputError("--json and --json-lines - both write to standard output | give --json-lines a file")
+    check_different_files(source=source, save=save, json_lines=json_lines)
     opened = Bundle.open(bundle_path(bundle))
     camera = open_source(source, fps=fps, paced=not no_pace, split=split)
     try:
@@ -92,6 +97,8 @@ def command(
         click.echo(json.dumps(report.as_dict(), indent=1))
     else:
         _print_summary(report, to_stderr=json_lines == "-")
+    if report.interruption is not None:
+        raise report.interruption
 
 
 def _print_summary(report: "RunReport", *, to_stderr: bool) -> None:
@@ -128,11 +135,16 @@ def _text_file(path: str | None) -> Iterator[TextIO | None]:
         yield None if path is None else sys.stdout
         return
     try:
-        file = open(Path(path), "w", encoding="utf-8")  # noqa: SIM115 - closed below, apart from errors of the block
+        file = open(Path(path), "w", encoding="utf-8")  # noqa: SIM115 - closed below, apart from errors of opening it
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror})") from error
-    with file:
-        yield file
+        raise InputError(f"{path} cannot be written ({error.strerror}) | choose another place") from error
+    try:
+        with file:
+            yield file
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror}) | lines written before stay there: make room"
+        ) from error
 
 
 @contextmanager
