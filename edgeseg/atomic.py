@@ -1,5 +1,6 @@
 """Files and folders that exist whole or not at all: written beside their place, synced, then renamed."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -69,12 +70,50 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def check_writable(path: Path | str, *, folder: bool = False) -> None:
+    """Refuse a place that cannot be written before the work rather than after it; nothing is left there.
+
+    Args:
+        path: file that will be written, or folder with `folder`.
+
+    Raises:
+        InputError: its folder cannot be made or written, or it is a folder where a file is to be.
+    """
+    target = Path(path)
+    made = [parent for parent in target.parents if not parent.exists()]
+    with _disk_errors(target):
+        if not folder and target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            os.close(descriptor)
+            os.unlink(name)
+        finally:
+            for parent in made:
+                if parent.is_dir():
+                    parent.rmdir()
+
+
 @contextmanager
 def _disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror or error}) | nothing was left behind") from error
+        raise InputError(
+            f"{target} cannot be written ({_reason(error, target)}) | nothing was left behind: {_advice(error)}"
+        ) from error
+
+
+def _reason(error: OSError, target: Path) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        blocking = next((parent for parent in target.parents if parent.exists()), target)
+        return f"{blocking} is no folder"
+    return error.strerror or str(error)
+
+
+def _advice(error: OSError) -> str:
+    return "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
 
 
 def _sync(path: Path) -> None:

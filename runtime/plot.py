@@ -3,14 +3,27 @@
 from pathlib import Path
 from typing import Any
 
-from edgeseg.atomic import atomic_file
+from edgeseg.atomic import atomic_file, check_writable
+from edgeseg.errors import InputError
 from edgeseg.optional import require
 from edgeseg.runtime.pick import Pick, PickRow
 
 _PICKED, _OTHER, _FAINT = "#c2410c", "#1d4ed8", "#9ca3af"
 _LEADER = {"arrowstyle": "-", "color": _FAINT, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+_ENDINGS = (".png", ".svg", ".pdf")
 _LABELLED = 8
 """More names than this would cover each other: only the best ones are written."""
+
+
+def check_plot_path(path: Path | str) -> None:
+    """Refuse, before anything is measured, a place that `save_plot` could not write.
+
+    Raises:
+        InputError: the ending is not that of a picture, or the file cannot be written.
+    """
+    if Path(path).suffix.lower() not in _ENDINGS:
+        raise InputError(f"a plot is written as {', '.join(_ENDINGS)} | got {path}")
+    check_writable(path)
 
 
 def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None:
@@ -22,8 +35,9 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None
 
     Raises:
         MissingPackageError: matplotlib is not installed.
-        InputError: the file cannot be written.
+        InputError: the ending is another one, or the file cannot be written.
     """
+    check_plot_path(path)
     require("matplotlib", extra="plot").use("Agg")
     pyplot: Any = require("matplotlib.pyplot", extra="plot")
     figure, axes = pyplot.subplots(figsize=(9, 5.4), dpi=120)
@@ -43,7 +57,7 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None
         axes.legend(loc="best", fontsize=8, framealpha=0.9)
         figure.tight_layout()
         with atomic_file(path) as temporary:
-            figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png")
+            figure.savefig(temporary, format=Path(path).suffix.lower().lstrip("."))
     finally:
         pyplot.close(figure)
 

@@ -1,9 +1,16 @@
 """The command line: a group that imports a command when it is asked for, and the one place that catches errors."""
 
+import errno
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -22,6 +29,14 @@ COMMANDS = {
     "doctor": "Say which backends and devices are usable here.",
 }
 """Command -> its line in `edgeseg --help`; each is the object `command` of the module of that name."""
+
+
+_THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE}
+"""Failures of a file that are the machine's state, not a fault of ours, wherever they happen."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as from a service manager: everything that is cleaned up after Ctrl-C is cleaned up after it too."""
 
 
 class LazyGroup(click.Group):
@@ -47,22 +62,27 @@ class LazyGroup(click.Group):
 
     def invoke(self, context: click.Context) -> object:
         try:
-            return super().invoke(context)
+            with _terminating():
+                return super().invoke(context)
         except EdgesegError as error:
-            if context.params["verbose"]:
-                traceback.print_exc()
-            click.echo(f"edgeseg: {error}", err=True)
-            context.exit(2)
+            self._refuse(context, str(error))
         except BrokenPipeError:
             # The reader of our output went away (`| head`): no error; spare the user the complaint at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except Terminated:
+            click.echo("edgeseg: terminated", err=True)
+            context.exit(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             click.echo("edgeseg: interrupted", err=True)
-            context.exit(130)
+            context.exit(128 + signal.SIGINT)
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in _THE_MACHINES:
+                self._refuse(context, f"{error.filename or 'a file'} failed ({error.strerror}) | mend that, try again")
+            if _is_out_of_memory(error):
+                self._refuse(context, "out of memory | choose a smaller --size, batch or network, or free memory")
             if context.params["verbose"]:
                 traceback.print_exc()
             click.echo(
@@ -71,6 +91,43 @@ class LazyGroup(click.Group):
                 err=True,
             )
             context.exit(1)
+
+    @staticmethod
+    def _refuse(context: click.Context, message: str) -> NoReturn:
+        if context.params["verbose"]:
+            traceback.print_exc()
+        click.echo(f"edgeseg: {message}", err=True)
+        context.exit(2)
+
+
+@contextmanager
+def _terminating() -> Iterator[None]:
+    """SIGTERM raises `Terminated`; without this it would end the process with its temporary files left behind."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # PyTorch raises a plain RuntimeError on the CPU and a class of its own on a GPU.
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory", "Failed to allocate memory")
+    )
+
+
+def _hush_decoders() -> None:
+    """OpenCV and its decoders complain on standard error before our own message says what is wrong."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @click.group(
@@ -89,3 +146,5 @@ def main(verbose: bool) -> None:
     On the device:   edgeseg profile net.edgeseg --device cpu --fps 15
     In a loop:       edgeseg run net.edgeseg --source 0
     """
+    if not verbose:
+        _hush_decoders()

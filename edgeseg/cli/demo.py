@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeseg.cli.options import FRAME_RATE
+
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.data.video import Dataset
@@ -23,7 +25,7 @@ STREET_VIDEOS = {"videos": (1, 3, 1), "frames": (1, 60, 600)}
 @click.option("--split", default="val", show_default=True, help="Split of a folder of yours.")
 @click.option("--checkpoint", "checkpoints", metavar="CKPT", multiple=True,
               help="Checkpoint to export; may be repeated.  [default: shipped:street]")  # fmt: skip
-@click.option("--fps", type=float, help="Frame rate of the camera.  [default: that of the video]")
+@click.option("--fps", type=FRAME_RATE, help="Frame rate of the camera.  [default: that of the video]")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True,
               help="How long the camera loop runs.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.  [default: all usable cores]")

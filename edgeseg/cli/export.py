@@ -57,6 +57,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
 
     for module in ("torch", "onnx", "onnxscript"):
         require(module, extra="export")
+    from edgeseg.atomic import check_writable
     from edgeseg.cli.export_progress import ExportProgress
     from edgeseg.cli.options import parse_size_hw
     from edgeseg.data.open import open_dataset
@@ -66,6 +67,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     from edgeseg.export.sweep import Grid, plan_grid
 
     check_bundle_name(out)
+    check_writable(out, folder=True)
     choices = ExportOptions(options["max_offset"], options["weights"], options["add"])
     grid = Grid(
         tuple(parse_size_hw(text) for text in options["sizes"]),

@@ -2,12 +2,14 @@
 
 import click
 
+from edgeseg.cli.options import FRAME_RATE
+
 
 @click.command(name="pick")
 @click.argument("bundle")
 @click.option("--profile", metavar="FILE", help="Device profile.  [default: the stored one of --device]")
 @click.option("--device", default="cpu", show_default=True, help="Device whose stored profile is read.")
-@click.option("--fps", type=float, required=True, help="Frame rate of the camera, frames per second.")
+@click.option("--fps", type=FRAME_RATE, required=True, help="Frame rate of the camera, frames per second.")
 @click.option("--max-latency-ms", type=float, help="Only configurations whose p99 is at most this.")
 @click.option("--min-miou", type=float, help="Only configurations whose mIoU without delay is at least this.")
 @click.option("--statistic", type=click.Choice(["expected", "median"]), default="expected", show_default=True,

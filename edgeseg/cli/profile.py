@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeseg.cli.options import FRAME_RATE
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 @click.command(name="profile")
 @click.argument("bundle")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
-@click.option("--fps", type=float, required=True, help="Frame rate of the camera, frames per second.")
+@click.option("--fps", type=FRAME_RATE, required=True, help="Frame rate of the camera, frames per second.")
 @click.option("--exhaustive", is_flag=True, help="Measure also what can no longer win.")
 @click.option("--samples", type=click.IntRange(1), help="Timed steps per configuration.  [default: 60]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.  [default: all usable cores]")
@@ -42,16 +44,24 @@ def command(
     """
     import json
 
+    from edgeseg.atomic import check_writable
     from edgeseg.bundle import Bundle
-    from edgeseg.cli.options import measuring_bar, parse_size_hw
+    from edgeseg.cli.options import check_different_files, measuring_bar, parse_size_hw
     from edgeseg.cli.tables import print_pick
     from edgeseg.runtime.device import default_profile_path
-    from edgeseg.runtime.pick import pick
+    from edgeseg.runtime.pick import check_pickable, pick
+    from edgeseg.runtime.plot import check_plot_path
     from edgeseg.runtime.profiler import SAMPLES, profile_bundle
     from edgeseg.shipped import bundle_path
 
     opened = Bundle.open(bundle_path(bundle))
+    check_pickable(opened)
     frame_size_hw = parse_size_hw(frame_size) if frame_size else None
+    path = Path(out) if out else default_profile_path(device)
+    plot_path = Path(plot) if plot else path.with_suffix(".png")
+    check_different_files(out=str(path), plot=str(plot_path))
+    check_writable(path)
+    check_plot_path(plot_path)
     with measuring_bar() as progress:
         profile = profile_bundle(
             opened,
@@ -64,10 +74,8 @@ def command(
             frames_rgb=_frames_of(video) if video else None,
             progress=progress,
         )
-    path = Path(out) if out else default_profile_path(device)
     profile.save(path)
     chosen = pick(opened, profile, fps)
-    plot_path = Path(plot) if plot else path.with_suffix(".png")
     plotted = _plot(chosen, plot_path, f"{opened.name} on {profile.facts['cpu']}, {device}, {fps:g} frames/s")
     if as_json:
         values = {**chosen.as_dict(), "profile": str(path), "plot": str(plot_path) if plotted else None}

@@ -1,7 +1,7 @@
 """`edgeseg train`: a recipe and a data set give a checkpoint."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Train a network by RECIPE: one that is shipped (street-tiny, camvid, cityscapes) or a .toml file.
 
-    Ctrl-C stops after the current step and leaves a state that --resume goes on from.
+    Ctrl-C (or SIGTERM) stops after the current step and leaves a state that --resume goes on from.
     """
     import json
     from pathlib import Path
@@ -51,7 +51,7 @@ def command(
     from edgeseg.training.loop import train
     from edgeseg.training.progress import ProgressBar
 
-    with _stop_on_interrupt() as should_stop, ProgressBar(loaded.name, loaded.optimiser.steps) as bar:
+    with _stop_on_signal() as asked, ProgressBar(loaded.name, loaded.optimiser.steps) as bar:
         result = train(
             loaded,
             dataset,
@@ -60,11 +60,11 @@ def command(
             start_from=start_from,
             resume=resume,
             reporter=bar,
-            should_stop=should_stop,
+            should_stop=lambda: bool(asked),
         )
     if not result.finished:
         click.echo(f"stopped after step {result.step} | go on with the same command and --resume", err=True)
-        raise SystemExit(130)
+        raise SystemExit(128 + asked[0])
     miou = result.scores["miou"]
     if as_json:
         click.echo(json.dumps({"checkpoint": str(result.checkpoint), "step": result.step, "scores": result.scores}))
@@ -73,18 +73,21 @@ def command(
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """A question that is answered yes after the first Ctrl-C; the second one interrupts as usual."""
-    asked = False
+def _stop_on_signal() -> Iterator[list[int]]:
+    """The numbers of the signals so far: the first Ctrl-C or SIGTERM is only noted, the second one acts as usual."""
+    asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
+        asked.append(number)
         click.echo("stopping after this step (Ctrl-C again to stop at once)", err=True)
-        signal.signal(signal.SIGINT, before)
+        restore()
 
-    before = signal.signal(signal.SIGINT, ask)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -126,7 +126,7 @@ def test_eval_prints_moving_objects_and_warm_up_for_a_masked_network(checkpoint,
     [
         (("CHECKPOINT", "--out", "a.bundle"), "--out must end in .edgeseg"),
         (("nothing.safetensors", "--out", "a.edgeseg"), "no such checkpoint"),
-        (("CHECKPOINT", "--out", "a.edgeseg", "--size", "48"), "--size is HEIGHTxWIDTH | got '48'"),
+        (("CHECKPOINT", "--out", "a.edgeseg", "--size", "48"), "a size is written HEIGHTxWIDTH"),
         (("CHECKPOINT", "--out", "a.edgeseg", "--size", "8x64"), "size_hw is at least 32 x 32"),
         (("CHECKPOINT", "--out", "a.edgeseg", "--rho", "half"), "--rho is a number from 0 to 1"),
         (("CHECKPOINT", "--out", "a.edgeseg", "--rho", "1.5"), "rho lies in [0, 1]"),
