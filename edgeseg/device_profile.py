@@ -133,6 +133,11 @@ class DeviceProfile:
             raise ArtifactError(f"no device profile at {path} | measure one: edgeseg profile BUNDLE --out {path}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise ArtifactError(f"{path} is not readable ({error}) | measure again: edgeseg profile") from error
+        if not isinstance(values, dict):
+            raise ArtifactError(f"{path} is not a device profile | expected a file that edgeseg profile wrote")
+        try:
             if values.get("format") != FORMAT or values["format_version"][0] != MAJOR:
                 raise ArtifactError(
                     f"{path} is not a device profile that this edgeseg reads | got {values.get('format')!r} "
@@ -152,7 +157,7 @@ class DeviceProfile:
                 measured_at=values["measured_at"],
                 command_line=values["command_line"],
             )
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({error!r}) | measure again: edgeseg profile") from error
 
 

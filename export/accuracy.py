@@ -101,14 +101,21 @@ class EvaluationData:
         """
         own = self.dataset.classes
         if own.names != classes.names:
-            missing = [name for name in own.names if name not in classes.names]
             raise InputError(
                 f"{origin} has other classes than {self.dataset.name} | got {len(classes)} "
                 f"({', '.join(classes.names[:4])}, ...), expected {len(own)} ({', '.join(own.names[:4])}, ...)"
-                + (f"; it lacks {', '.join(missing[:4])}" if missing else "; the order differs")
+                + _class_difference(classes.names, own.names)
                 + " | give the data set that it was trained for"
             )
         refuse_trained_on(trained_on, self.dataset, self.split, origin)
+
+
+def _class_difference(got: Sequence[str], expected: Sequence[str]) -> str:
+    lacking = [name for name in expected if name not in got]
+    beyond = [name for name in got if name not in expected]
+    if lacking:
+        return f"; it lacks {', '.join(lacking[:4])}"
+    return f"; it has also {', '.join(beyond[:4])}" if beyond else "; the order differs"
 
 
 class FrameCache:

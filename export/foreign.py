@@ -193,6 +193,10 @@ def call_factory(spec: str) -> nn.Module:
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise InputError(f"{spec!r} names no factory | expected package.module:factory, for example mynets.fcn:build")
+    if not all(part.isidentifier() for part in module_name.split(".")):
+        raise InputError(
+            f"{module_name!r} is no module name | expected package.module:factory with dots, not a path, in {spec!r}"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgeseg.bundle import BundleConfiguration, Parity
 from edgeseg.data.video import Dataset
-from edgeseg.errors import ParityError
+from edgeseg.errors import InputError, ParityError
 from edgeseg.export.accuracy import fit_frame
 from edgeseg.export.graph_runner import GraphRunner
 from edgeseg.export.onnx_export import LABELS, LOGITS
@@ -64,6 +64,7 @@ def check_parity(
     output, which the bundle's own graph has not.
 
     Raises:
+        InputError: the network's own logits are not numbers.
         ParityError: labels agree on less than 99.9 % of the pixels of any step, or logits differ by more than 5 % of
             the largest; the message names role, step, output and, for a torch network, the first layer that diverges.
     """
@@ -77,6 +78,11 @@ def check_parity(
     with Session(folder, entry, device="cpu", threads=1) as session:
         for step, frame in enumerate(frames):
             expected, expected_logits = reference.step(frame)
+            if expected_logits is not None and not np.isfinite(expected_logits).all():
+                raise InputError(
+                    f"{variant.name}: the network itself gives NaN or infinite logits, on frame {step} of {video.name} "
+                    "| its weights are damaged, or its mean and std are wrong; nothing was written"
+                )
             labels = session.step(frame)
             outputs = graphs.step(frame)
             if labels.shape != expected.shape:

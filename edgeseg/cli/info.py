@@ -1,9 +1,13 @@
 """`edgeseg info`: what a bundle, checkpoint or device profile holds."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from edgeseg.training.checkpoint import CheckpointMeta
 
 
 @click.command(name="info")
@@ -18,16 +22,17 @@ def command(artifact: str, verify: bool, as_json: bool) -> None:
     from edgeseg.shipped import bundle_path
 
     path = bundle_path(artifact)
+    if not path.exists():
+        raise ArtifactError(f"nothing at {path} | give a bundle folder, a .safetensors checkpoint or a .json profile")
     if path.is_dir():
         facts, rows = _bundle_facts(path, verify)
     elif verify:
         raise InputError(f"--verify is for bundles | got {path}")
     elif path.suffix == ".safetensors":
-        facts, rows = _checkpoint_facts(path), []
+        meta = _checkpoint_meta(path)
+        facts, rows = {"checkpoint": str(path), **meta.as_dict()} if as_json else _checkpoint_facts(path, meta), []
     elif path.suffix == ".json":
         facts, rows = _profile_facts(path)
-    elif not path.exists():
-        raise ArtifactError(f"nothing at {path} | give a bundle folder, a .safetensors checkpoint or a .json profile")
     else:
         raise ArtifactError(f"{path} is none of ours | expected a bundle folder, a .safetensors or a .json file")
     if as_json:
@@ -98,14 +103,41 @@ def _profile_facts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return facts, rows
 
 
-def _checkpoint_facts(path: Path) -> dict[str, Any]:
+def _checkpoint_meta(path: Path) -> "CheckpointMeta":
     from edgeseg.optional import require
 
     require("torch", extra="train")
     require("safetensors", extra="train")
     from edgeseg.training.checkpoint import read_meta
 
-    return {"checkpoint": str(path), **read_meta(path).as_dict()}
+    return read_meta(path)
+
+
+def _checkpoint_facts(path: Path, meta: "CheckpointMeta") -> dict[str, Any]:
+    """What a person asks of a checkpoint; `--json` gives all of its metadata."""
+    options = ", ".join(f"{key} {value}" for key, value in meta.options.items())
+    ahead = f"labels {meta.target_offset} frames ahead" if meta.target_offset else "labels of its own frame"
+    facts = {
+        "checkpoint": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
+        "network": f"{meta.architecture}, {options}" if options else meta.architecture,
+        "input": f"{meta.input_frames} frame{'s' if meta.input_frames > 1 else ''}, {meta.colour_order}",
+        "output": ahead,
+        "classes": f"{len(meta.classes)}: {', '.join(meta.classes.names)}",
+        "masks": _words({key: value for key, value in meta.cwm.items() if key != "masked"}) if meta.cwm else "none",
+        "trained on": _words(meta.trained_on),
+        "scores": _words({key: value for key, value in meta.scores.items() if key != "iou"}),
+        "recipe": str(meta.recipe.get("name", "")),
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    def word(value: object) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        return " x ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    return ", ".join(f"{key} {word(value)}" for key, value in values.items())
 
 
 def _print(facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:

@@ -172,6 +172,8 @@ def read_tensors(path: Path | str, *, header_only: bool = False) -> tuple[dict[s
     Raises:
         ArtifactError: the file is missing, truncated, or not written by edgeseg.
     """
+    if Path(path).is_dir():
+        raise ArtifactError(f"{path}: a folder, not a checkpoint | expected a .safetensors file in it, perhaps")
     if not Path(path).is_file():
         raise ArtifactError(f"{path}: no such checkpoint | expected a .safetensors file written by 'edgeseg train'")
     try:
