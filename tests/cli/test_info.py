@@ -1,8 +1,10 @@
 import json
 
+import pytest
 from click.testing import CliRunner
 
 from edgeseg.cli import main
+from edgeseg.device_profile import DeviceProfile, LatencyProfile
 
 
 def run(*arguments):
@@ -28,3 +30,49 @@ def test_info_exits_with_2_when_the_file_is_none_of_ours(tmp_path):
     (tmp_path / "x.txt").write_text("x")
     assert "none of ours" in run(tmp_path / "x.txt").stderr
     assert "nothing at" in run(tmp_path / "y.txt").stderr
+
+
+def test_info_tells_what_a_profile_holds(bundle, tmp_path):
+    path = tmp_path / "p.json"
+    entries = (LatencyProfile("plain_32x48", "d", (10.0, 10.0, 10.0), 5),)
+    DeviceProfile(
+        "cpu", {"cpu": "Abacus"}, "tiny", bundle.digest, 15.0, True, (64, 96), 2, entries, "2026-01-01", "edgeseg"
+    ).save(path)
+    lines = run(path).stdout.splitlines()
+    assert any(line.split() == ["machine", "Abacus,", "2", "threads"] for line in lines)
+    assert any(line.split() == ["frames", "64", "x", "96"] for line in lines)
+    assert any(line.split() == ["plain_32x48", "10.0", "10.0", "10.0", "3", "yes"] for line in lines)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    from edgeseg.classes import CAMVID
+    from edgeseg.models.registry import build_network
+    from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+
+    meta = CheckpointMeta(
+        "swiftnet_r18",
+        {"width": 0.0625},
+        CAMVID,
+        target_offset=2,
+        trained_on={"dataset": "camvid", "size_hw": [180, 240]},
+        scores={"miou": 0.54321, "iou": {"sky": 0.9}},
+        recipe={"name": "camvid"},
+    )
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, build_network("swiftnet_r18", 11, width=0.0625), meta)
+    return path
+
+
+def test_info_tells_what_a_checkpoint_holds(checkpoint):
+    text = run(checkpoint).stdout
+    assert "swiftnet_r18, width 0.0625" in text
+    assert "labels 2 frames ahead" in text
+    assert "dataset camvid, size_hw 180 x 240" in text
+    assert "miou 0.5432" in text
+
+
+def test_info_gives_all_metadata_of_a_checkpoint_as_json(checkpoint):
+    values = json.loads(run(checkpoint, "--json").stdout)
+    assert values["scores"]["iou"] == {"sky": 0.9}
+    assert values["classes"]["names"][0] == "sky"
