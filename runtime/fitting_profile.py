@@ -42,7 +42,7 @@ def fitting_profile(
             _log.warning("the profile %s: latencies may differ", difference)
         return given
     stored = default_profile_path(device)
-    reason = "there is none"
+    difference: str | None = "does not exist"
     if stored.is_file():
         found = DeviceProfile.load(stored)
         difference = measured_otherwise(found, threads, frame_size_hw)
@@ -50,15 +50,14 @@ def fitting_profile(
             difference = f"is of another bundle, {found.bundle_name} {found.bundle_digest[:12]}"
         if difference is None:
             return found
-        reason = f"the one there {difference}"
     if fps is None:
         raise InputError(
-            f"nothing to pick a configuration by: no profile of {bundle.name} at {stored}, {reason} | give "
+            f"nothing to pick a configuration of {bundle.name} by: the stored profile {stored} {difference} | give "
             f"configuration, profile, or fps (then it is measured now), or run edgeseg profile {bundle.root} "
             f"--device {device}"
         )
     check_pickable(bundle)
-    _log.warning("no profile of %s at %s, %s: measuring it now", bundle.name, stored, reason)
+    _log.warning("the stored profile %s %s: measuring %s now", stored, difference, bundle.name)
     return profile_bundle(
         bundle,
         device=device,

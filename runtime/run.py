@@ -1,6 +1,7 @@
 """One recorded run of the loop: overlay video, a line of JSON per result, the score against labels."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgeseg.classes import ClassSet
 from edgeseg.metrics.confusion import Scores
-from edgeseg.metrics.latency_aware import Publication, streaming_scores
+from edgeseg.metrics.latency_aware import Publication, streaming_offsets, streaming_scores
 from edgeseg.runtime.loop import Loop, LoopSummary, Result
 from edgeseg.runtime.overlay import VideoWriter, overlay, resize_labels, video_writer
 from edgeseg.runtime.session import Session
@@ -28,6 +29,8 @@ class RunReport:
     summary: LoopSummary
     slamiou: float | None
     """Streaming LAmIoU: what a consumer of the loop really read, against each frame's labels; None without labels."""
+    slamiou_after_first: float | None
+    """The same without the frames before the first labels, which count as all wrong above: a long run's figure."""
     scored_frames: int
     """Camera frames that were scored."""
     video: Path | None
@@ -39,6 +42,7 @@ class RunReport:
         return {
             **self.summary.as_dict(),
             "slamiou": self.slamiou,
+            "slamiou_after_first": self.slamiou_after_first,
             "scored_frames": self.scored_frames,
             "video": None if self.video is None else str(self.video),
         }
@@ -100,8 +104,8 @@ def run_loop(
         loop.stop()
         if writer is not None and last is not None:
             writer.write(_overlaid(last, classes))
-    scores, scored_frames = score.finish()
-    return RunReport(loop.summary, None if scores is None else scores.miou, scored_frames, path, interruption)
+    slamiou, after_first, scored_frames = score.finish()
+    return RunReport(loop.summary, slamiou, after_first, scored_frames, path, interruption)
 
 
 class _StreamingScore:
@@ -124,27 +128,43 @@ class _StreamingScore:
         self._labels[result.frame_index] = result.labels
         self._log.append(Publication(result.published_at, result.frame_index))
 
-    def finish(self) -> tuple[Scores | None, int]:
-        """Scores, and the number of camera frames scored: all those that came before the last publication."""
+    def finish(self) -> tuple[float | None, float | None, int]:
+        """sLAmIoU of all camera frames that came before the last publication, of those after the first, their number.
+
+        None where no such frame has labels.
+        """
         if not self._log:
-            return None, 0
+            return None, None, 0
         captured: list[float] = []
         while (at := self._source.captured_at_s(len(captured))) is not None and at <= self._log[-1].published_at_s:
             captured.append(at)
-        present = [index for index in range(len(captured)) if self._labels_of(index) is not None]
-        if not present:
-            return None, 0
+        waiting = streaming_offsets(self._log, captured).count(None)
+        before, missed = self._scores_of(captured, range(waiting))
+        after, read = self._scores_of(captured, range(waiting, len(captured)))
+        return _miou(Scores(before.counts + after.counts)), _miou(after), missed + read
+
+    def _scores_of(self, captured_at_s: list[float], frames: range) -> tuple[Scores, int]:
+        """Scores of those of `frames` that have labels, and their number."""
+        scored = 0
+
+        def labels(index: int) -> np.ndarray | None:
+            nonlocal scored
+            found = self._source.labels(index) if index in frames else None
+            scored += found is not None
+            return found
+
         scores = streaming_scores(
             self._log,
-            captured,
+            captured_at_s,
             lambda index: resize_labels(self._labels[index], self._source.size_hw),
-            self._labels_of,
+            labels,
             class_count=self._class_count,
         )
-        return scores, len(present)
+        return scores, scored
 
-    def _labels_of(self, index: int) -> np.ndarray | None:
-        return self._source.labels(index)
+
+def _miou(scores: Scores) -> float | None:
+    return None if math.isnan(scores.miou) else scores.miou
 
 
 def write_overlays(

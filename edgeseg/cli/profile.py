@@ -10,6 +10,7 @@ from edgeseg.cli.options import FRAME_RATE
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeseg.bundle import Bundle
     from edgeseg.runtime.pick import Pick
 
 
@@ -74,7 +75,10 @@ def command(
             frames_rgb=_frames_of(video) if video else None,
             progress=progress,
         )
+    replaced = _another_bundles_profile(path, opened)
     profile.save(path)
+    if replaced:
+        click.echo(f"note: {path} held a profile of {replaced}: it is replaced; --out keeps both", err=True)
     chosen = pick(opened, profile, fps)
     plotted = _plot(chosen, plot_path, f"{opened.name} on {profile.facts['cpu']}, {device}, {fps:g} frames/s")
     if as_json:
@@ -106,6 +110,20 @@ def _frames_of(source: str) -> "list[np.ndarray]":
     if not frames:
         raise SourceError(f"{source} gives no frames | give a video, a data set or leave --video out")
     return frames
+
+
+def _another_bundles_profile(path: Path, bundle: "Bundle") -> str | None:
+    """Name and date of another bundle's profile at `path`, which is about to be replaced."""
+    from edgeseg.device_profile import DeviceProfile
+    from edgeseg.errors import ArtifactError
+
+    try:
+        found = DeviceProfile.load(path)
+    except ArtifactError:
+        return None
+    if found.bundle_digest == bundle.digest:
+        return None
+    return f"bundle {found.bundle_name} {found.bundle_digest[:12]} of {found.measured_at}"
 
 
 def _plot(chosen: "Pick", path: Path, title: str) -> bool:

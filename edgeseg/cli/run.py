@@ -10,6 +10,7 @@ from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
     from edgeseg.runtime.loop import Result
+    from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.run import RunReport
 
 
@@ -96,19 +97,20 @@ def command(
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     else:
-        _print_summary(report, to_stderr=json_lines == "-")
+        _print_summary(report, session.pick, to_stderr=json_lines == "-")
     if report.interruption is not None:
         raise report.interruption
 
 
-def _print_summary(report: "RunReport", *, to_stderr: bool) -> None:
+def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool) -> None:
     summary = report.summary
 
     def figures(values: dict[str, float]) -> str:
         return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or "none"
 
+    picked = f", picked: expected LAmIoU {pick.row.expected_lamiou:.3f} at {pick.fps:g} frames/s" if pick else ""
     lines = [
-        f"configuration  {summary.configuration}",
+        f"configuration  {summary.configuration}{picked}",
         f"source         {summary.source}, {summary.source_fps:g} frames/s",
         f"results        {summary.results} in {summary.seconds:.1f} s, {summary.fps:.1f} frames/s",
         f"step           {figures(summary.step_ms)} ms",
@@ -117,7 +119,10 @@ def _print_summary(report: "RunReport", *, to_stderr: bool) -> None:
         f"{summary.results_dropped} results not taken",
     ]
     if report.slamiou is not None:
-        lines.append(f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels")
+        after = f", {report.slamiou_after_first:.3f} from the first labels on" if report.slamiou_after_first else ""
+        lines.append(
+            f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels{after}"
+        )
     if report.video is not None:
         lines.append(f"video          {report.video}")
     click.echo("\n".join(lines), err=to_stderr)

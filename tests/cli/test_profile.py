@@ -29,6 +29,14 @@ def test_profile_is_stored_under_the_device_when_no_file_is_named(run, bundle, t
     assert DeviceProfile.load(stored).threads == 1
 
 
+def test_profile_says_so_when_it_replaces_the_profile_of_another_bundle(run, bundle, own_bundle):
+    first = run(bundle.root, "--fps", 15, "--samples", 1)
+    again = run(bundle.root, "--fps", 15, "--samples", 1)
+    other = run(own_bundle.root, "--fps", 15, "--samples", 1)
+    assert "replaced" not in first.stderr + again.stderr
+    assert "held a profile of bundle tiny" in other.stderr
+
+
 def test_json_is_all_that_is_printed_when_asked_for(run, bundle):
     result = run(bundle.root, "--fps", 15, "--samples", 5, "--exhaustive", "--frame-size", "64x96", "--json")
     values = json.loads(result.stdout)

@@ -49,6 +49,13 @@ def test_run_measures_and_picks_when_there_is_no_profile(bundle, images, tmp_pat
     assert json.loads(result.stdout)["configuration"] in {entry.name for entry in bundle.configurations}
 
 
+def test_run_says_what_the_pick_promised_and_that_it_had_to_measure(bundle, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(bundle.root, "--source", images, "--fps", 30, "--frames", 1)
+    assert ", picked: expected LAmIoU 0." in result.stdout
+    assert "at 30 frames/s" in result.stdout
+
+
 def test_run_stops_after_the_frames_asked_for(bundle, images):
     result = run(
         bundle.root, "--source", images, "--fps", 10, "--configuration", "plain_32x48", "--frames", 2, "--json"

@@ -46,6 +46,8 @@ def test_streaming_score_is_perfect_when_labels_do_not_change(session, graphs):
     # Only the frames before the first publication count as wrong.
     assert report.slamiou is not None
     assert report.slamiou > 0.35
+    assert report.slamiou < 1.0
+    assert report.slamiou_after_first == 1.0
     assert report.scored_frames >= 40
 
 
@@ -53,6 +55,7 @@ def test_streaming_score_is_zero_when_every_label_is_another(session, graphs):
     source = VideoSource(Colours(12, period=99, wrong_by=1), graphs.classes)
     report = run_loop(session, source, classes=graphs.classes)
     assert report.slamiou == 0.0
+    assert report.slamiou_after_first == 0.0
 
 
 def test_no_score_without_labels_or_pace(session, graphs):
