@@ -16,7 +16,8 @@ pixel comes from nearer to the vanishing point than it lies, that is from inside
 by the same map, so the labels are exact for the video that is shown. Slow yaw and pitch shift the view, never further
 than the still reaches.
 
-Driving forward only ever looks further in: the still is frame 0, and later frames show its middle, enlarged.
+Driving forward only ever looks further in: frames after the still show its middle, enlarged. Frames before the still
+show it smaller, with a rim that nothing is known of: its border pixels go on there, and its labels are ignored.
 """
 
 import cv2
@@ -31,6 +32,8 @@ SPEED_PER_S = 1.7
 """Middle speed in way units per second; calibrated on CamVid's stills (see `still_to_video`)."""
 SPEED_SPREAD = 0.6
 """Speeds are drawn uniformly from the middle speed times 1 - spread to 1 + spread."""
+_NEAREST = 0.05
+"""Depth that nothing shown is nearer than, as a share of its depth in the still."""
 
 
 class StillVideo(Video):
@@ -45,6 +48,7 @@ class StillVideo(Video):
         drive: "Drive",
         ignore_value: int,
         name: str,
+        still_index: int,
     ) -> None:
         self.name = name
         self.fps = fps
@@ -54,6 +58,7 @@ class StillVideo(Video):
         self._frames = frames
         self._drive = drive
         self._ignore_value = ignore_value
+        self._still_index = still_index
         self._latest_map: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -74,7 +79,7 @@ class StillVideo(Video):
             raise InputError(f"{self.name} has no frame {index} | it has frames 0 to {self._frames - 1}")
         latest = self._latest_map
         if latest is None or latest[0] != index:
-            latest = (index, self._drive.source_xy(self.size_hw, index / self.fps))
+            latest = (index, self._drive.source_xy(self.size_hw, (index - self._still_index) / self.fps))
             self._latest_map = latest
         return latest[1]
 
@@ -95,9 +100,11 @@ class Drive:
         self.yaw_per_s = random.uniform(-0.12, 0.12)
 
     def way(self, time_s: float) -> float:
-        """Way driven since the still was taken; a braking camera comes to rest, it never backs up."""
+        """Way driven since the still was taken, negative before it; a camera comes to rest, it never backs up."""
         if self.acceleration_per_s2 < 0:
             time_s = min(time_s, -self.speed_per_s / self.acceleration_per_s2)
+        elif self.acceleration_per_s2 > 0:
+            time_s = max(time_s, -self.speed_per_s / self.acceleration_per_s2)
         return self.speed_per_s * time_s + self.acceleration_per_s2 * time_s**2 / 2
 
     def source_xy(self, size_hw: tuple[int, int], time_s: float) -> np.ndarray:
@@ -109,13 +116,17 @@ class Drive:
         # Pixel centres; the still's own outermost ones are the limits that no source may cross.
         low_y, high_y = 0.5 / height - centre_y, 1 - 0.5 / height - centre_y
         low_x, high_x = 0.5 / width - centre_x, 1 - 0.5 / width - centre_x
-        shift_y = np.clip(pitch, -_slack(-low_y, ABOVE, way), _slack(high_y, BELOW, way))
-        shift_x = np.clip(self.yaw_per_s * time_s, -_slack(-low_x, BESIDE, way), _slack(high_x, BESIDE, way))
+        shift_y, shift_x = pitch, self.yaw_per_s * time_s
+        if time_s >= 0:
+            shift_y = np.clip(shift_y, -_slack(-low_y, ABOVE, way), _slack(high_y, BELOW, way))
+            shift_x = np.clip(shift_x, -_slack(-low_x, BESIDE, way), _slack(high_x, BESIDE, way))
         y = np.linspace(low_y, high_y, height, dtype=np.float32) + np.float32(shift_y)
         x = np.linspace(low_x, high_x, width, dtype=np.float32) + np.float32(shift_x)
-        inverse_depth_y = np.maximum(y * np.float32(BELOW * way), y * np.float32(-ABOVE * way))
-        inverse_depth_x = np.abs(x) * np.float32(BESIDE * way)
-        shrink = 1 / (1 + np.maximum(inverse_depth_y[:, None], inverse_depth_x[None, :]))
+        inverse_depth_y = np.maximum(y * np.float32(BELOW), y * np.float32(-ABOVE))
+        inverse_depth_x = np.abs(x) * np.float32(BESIDE)
+        inverse_depth = np.maximum(inverse_depth_y[:, None], inverse_depth_x[None, :])
+        # What was behind the still's camera has no place in it: far outside is as good as any.
+        shrink = 1 / np.maximum(1 + np.float32(way) * inverse_depth, np.float32(_NEAREST))
         source = np.empty((2, height, width), np.float32)
         np.multiply(x[None, :], shrink * np.float32(width), out=source[0])
         np.multiply(y[:, None], shrink * np.float32(height), out=source[1])
@@ -133,8 +144,9 @@ def still_to_video(
     seed: int,
     ignore_value: int,
     name: str = "still",
+    still_index: int = 0,
 ) -> StillVideo:
-    """Drive into a labelled still: a video of `frames` frames at `fps`, the still itself being frame 0.
+    """Drive into a labelled still: a video of `frames` frames at `fps`, the still itself being frame `still_index`.
 
     The pace is that of real video: labels[t-k] scored against labels[t], k = 1 to 4 at 15 frames per second, give mIoU
     .745, .644, .581, .536 on nine-frame videos made of CamVid's 367 training stills, and .743, .643, .580, .543 on its
@@ -146,11 +158,13 @@ def still_to_video(
         frames: Length of the video, at least 1.
         fps: Frames per second: fewer frames per second move further from one to the next.
         seed: Chooses vanishing point, speed, yaw and pitch.
-        ignore_value: Label of pixels from outside the still; no drive looks there.
+        ignore_value: Label of pixels from outside the still; only frames before it look there.
         name: Name of the video.
+        still_index: Which frame is the still as it is.
 
     Raises:
-        InputError: still and labels do not fit each other, or `frames` or `fps` is not positive.
+        InputError: still and labels do not fit each other, `frames` or `fps` is not positive, or there is no frame
+            `still_index`.
     """
     if frame_rgb.dtype != np.uint8 or frame_rgb.ndim != 3 or frame_rgb.shape[2] != 3 or 0 in frame_rgb.shape:
         raise InputError(
@@ -163,7 +177,9 @@ def still_to_video(
         )
     if frames < 1 or not fps > 0:
         raise InputError(f"{name}: frames and fps must be positive | got frames {frames}, fps {fps}")
-    return StillVideo(frame_rgb, labels, frames, fps, Drive(seed), ignore_value, name)
+    if not 0 <= still_index < frames:
+        raise InputError(f"{name}: the still is none of the frames | got {still_index}, expected 0 to {frames - 1}")
+    return StillVideo(frame_rgb, labels, frames, fps, Drive(seed), ignore_value, name, still_index)
 
 
 def _slack(reach: float, inverse_depth: float, way: float) -> float:

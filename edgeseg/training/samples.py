@@ -113,6 +113,8 @@ class SampleSource:
                 fps=self.recipe.data.fps,
                 seed=drive_seed,
                 ignore_value=self.classes.ignore_value,
+                # The last input is the still as it is: validation shows no enlarged frames either.
+                still_index=self.span - self.recipe.sequence.target_offset,
             )
             index = self.span
         stride = self.recipe.sequence.frame_stride

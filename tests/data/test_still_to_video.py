@@ -151,3 +151,23 @@ def test_pace_is_that_of_real_video_when_made_from_camvid_stills(camvid_root: Pa
                 matrix.add(np.where(late == 11, 11, now), late)
     measured = {k: matrix.scores().miou for k, matrix in matrices.items()}
     assert measured == pytest.approx({1: 0.743, 2: 0.643, 3: 0.580, 4: 0.543}, abs=0.02)
+
+
+def test_still_is_the_frame_that_was_asked_for() -> None:
+    video = still_to_video(*stripes(), frames=5, fps=15, seed=3, ignore_value=255, still_index=3)
+    np.testing.assert_array_equal(video.frame_rgb(3), stripes()[0])
+    np.testing.assert_array_equal(video.labels(3), stripes()[1])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_frames_before_the_still_show_it_smaller_with_an_ignored_rim(seed: int) -> None:
+    video = still_to_video(*stripes(), frames=9, fps=15, seed=seed, ignore_value=255, still_index=8)
+    ignored = [float((video.labels(index) == 255).mean()) for index in range(9)]
+    assert ignored == sorted(ignored, reverse=True)
+    assert ignored[-1] == 0 < ignored[-2]
+    assert ignored[0] < 0.9
+
+
+def test_still_that_is_none_of_the_frames_is_refused() -> None:
+    with pytest.raises(InputError, match="the still is none of the frames"):
+        still_to_video(*stripes(), frames=2, fps=15, seed=0, ignore_value=255, still_index=2)
