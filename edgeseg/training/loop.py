@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseg.atomic import write_text
 from edgeseg.data.unseen import refuse_trained_on, trainings
 from edgeseg.data.video import Dataset
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.models.cwm import apply_cwm, generator_from_dict, reset_state
 from edgeseg.models.registry import build_network
 from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_meta, read_tensors, save_checkpoint
+from edgeseg.training.csv_log import append_row, begin_log
 from edgeseg.training.losses import Loss, build_loss
 from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
 from edgeseg.training.recipe import Recipe
@@ -30,7 +30,6 @@ from edgeseg.training.validation import Validation, Validator
 CHECKPOINT_FILE = "checkpoint.safetensors"
 STATE_FILE = "state.safetensors"
 LOG_FILE = "log.csv"
-_LOG_HEADER = "step,learning_rate,loss,val_miou"
 _LOG_EVERY = 10
 
 
@@ -97,6 +96,8 @@ class _Trainer:
         self.validate = Validator(dataset, recipe, self.meta)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = build_optimiser(self.network, recipe.optimiser)
+        layers = self.network.modules()
+        self.norms = {layer: layer.momentum for layer in layers if isinstance(layer, nn.BatchNorm2d)}
         self.loss: Loss
         self.mixed = recipe.run.mixed_precision and device.type == "cuda"
         self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
@@ -124,7 +125,7 @@ class _Trainer:
             alpha=options.alpha,
             beta=options.beta,
         )
-        _begin_log(self.out / LOG_FILE, self.step)
+        begin_log(self.out / LOG_FILE, self.step)
 
     def _start_from(self, path: Path | str) -> None:
         meta = read_meta(path)
@@ -184,7 +185,9 @@ class _Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         reset_state(self.network)
         with torch.autocast(self.device.type, self.half) if self.mixed else nullcontext():
-            for each in network_inputs(frames, self.meta.input_frames, self.meta.mean, self.meta.std):
+            inputs = network_inputs(frames, self.meta.input_frames, self.meta.mean, self.meta.std)
+            for number, each in enumerate(inputs, start=1):
+                self._update_statistics(number == len(inputs))
                 logits = self.network(each)
         loss = self.loss(_at_label_size(logits.float(), labels), labels)
         value = float(loss.detach())
@@ -201,6 +204,15 @@ class _Trainer:
         self.scaler.update()
         return value
 
+    def _update_statistics(self, on: bool) -> None:
+        """Whether the next pass moves the batch norms' running statistics.
+
+        Only a sequence's last one does: all of them would count one batch so often that little else were left, and
+        the first pass computes what a running network never does.
+        """
+        for layer, momentum in self.norms.items():
+            layer.momentum = momentum if on else 0.0
+
     def _after_step(self, loss: float, rate: float, reporter: Reporter | None) -> None:
         run, last = self.recipe.run, self.step == self.recipe.optimiser.steps
         if reporter:
@@ -214,7 +226,7 @@ class _Trainer:
             if reporter:
                 reporter.validated(self.step, validation)
         if miou or self.step % _LOG_EVERY == 0:
-            _append(self.out / LOG_FILE, f"{self.step},{rate:.6g},{loss:.6f},{miou}\n")
+            append_row(self.out / LOG_FILE, f"{self.step},{rate:.6g},{loss:.6f},{miou}\n")
         if last or self.step % run.checkpoint_every == 0:
             self._save_state()
 
@@ -265,23 +277,6 @@ def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Checkpoin
 
 def _at_label_size(logits: Tensor, labels: Tensor) -> Tensor:
     return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def _begin_log(path: Path, step: int) -> None:
-    """A log with the rows up to `step` only: what came after a saved state is trained again."""
-    rows = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() and step else []
-    kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= step]
-    write_text(path, "\n".join([_LOG_HEADER, *kept]) + "\n")
-
-
-def _append(path: Path, row: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as log:
-            log.write(row)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}) | make room and go on with --resume"
-        ) from error
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,10 +14,11 @@ import torch
 from edgeseg.data.open import open_dataset
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.models.cwm import masked_layers
-from edgeseg.training.checkpoint import load_checkpoint
+from edgeseg.training.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
 from edgeseg.training.loop import CHECKPOINT_FILE, LOG_FILE, STATE_FILE, TrainingResult, train
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.recipe_file import load_recipe, parse_recipe
+from edgeseg.training.samples import SampleSource, network_inputs
 from edgeseg.training.validation import Validation
 
 MASKED = {"cwm": {"rho": 0.25}, "sequence": {"length": 3, "starts": 2}, "run": {"warm_up_frames": 4}}
@@ -92,6 +93,20 @@ def test_masked_network_is_trained_from_a_dense_checkpoint(square_root: Path, tm
     assert loaded.meta.cwm["rho"] == 0.25
     weights = load_checkpoint(dense).network.state_dict()["backbone.conv1.weight"]
     torch.testing.assert_close(loaded.network.state_dict()["backbone.conv1.weight"], weights, rtol=0, atol=1e-6)
+
+
+def test_batch_norms_learn_from_the_last_pass_of_a_sequence_only(square_root: Path, tmp_path: Path) -> None:
+    dataset = open_dataset(square_root)
+    still = {**MASKED, "optimiser": {"lr": 1e-12, "weight_decay": 0.0}, "sequence": {"length": 3, "starts": 1}}
+    recipe = tiny(steps=1, **still)
+    checkpoint = train(recipe, dataset, tmp_path).checkpoint
+    assert checkpoint is not None
+    network = load_checkpoint(checkpoint, cwm=False).network
+    frames = SampleSource(dataset, recipe, 1).batch(0).frames
+    last = network_inputs(frames, 1, IMAGENET_MEAN, IMAGENET_STD)[-1]
+    # The first norm follows the stem, which has no mask: it starts at mean 0 and keeps 1 - 0.1 of it.
+    mean = network.backbone.conv1(last).mean((0, 2, 3)).detach()
+    torch.testing.assert_close(network.backbone.bn1.running_mean, 0.1 * mean, rtol=1e-3, atol=1e-5)
 
 
 def test_masked_network_is_trained_on_drives_into_camvids_stills(camvid_root: Path, tmp_path: Path) -> None:
