@@ -19,7 +19,7 @@ from edgeseg.export.accuracy import (
 )
 from edgeseg.metrics.boundary import trimap_labels
 from edgeseg.metrics.confusion import ConfusionMatrix
-from edgeseg.metrics.latency_aware import OffsetScores, asymptotic_miou
+from edgeseg.metrics.latency_aware import AsymptoticScores, OffsetScores
 from edgeseg.runtime.session import Session
 
 WARM_UP_FRAMES = 18
@@ -41,7 +41,7 @@ class Evaluation:
     trimap_miou: dict[float, float | None]
     """By radius in pixels, at k = 0."""
     asymptotic_miou: float | None
-    """ABT, mean over the videos that are long enough; None for a stateless network [C 2.4.4]."""
+    """ABT over the videos that are long enough; None for a stateless network, or where none is [C 2.4.4]."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -67,7 +67,7 @@ def evaluate(
     classes = data.dataset.classes
     offsets = OffsetScores(len(classes), max_offset=max_offset, stateful=stateful)
     trimaps = {radius: ConfusionMatrix(len(classes)) for radius in radii_px}
-    asymptotic = []
+    asymptotic = AsymptoticScores(len(classes), warm_up_frames=WARM_UP_FRAMES)
     for entry in data.videos:
         video_pass = VideoPass(predictor, entry, size_hw, on_frame)
         count = len(entry.video)
@@ -80,17 +80,8 @@ def evaluate(
             if target is not None:
                 for radius, matrix in trimaps.items():
                     matrix.add(trimap_labels(target, radius, classes.ignore_value), prediction)
-        if stateful and count > WARM_UP_FRAMES + 1:
-            asymptotic.append(
-                asymptotic_miou(
-                    video_pass.predict,
-                    video_pass.reset,
-                    entry.labels,
-                    count,
-                    class_count=len(classes),
-                    warm_up_frames=WARM_UP_FRAMES,
-                )
-            )
+        if stateful:
+            asymptotic.add_video(video_pass.predict, video_pass.reset, entry.labels, count)
     tables = OffsetTables(offsets, classes.movable_indices)
     return Evaluation(
         name=name,
@@ -99,7 +90,7 @@ def evaluate(
         iou=dict(zip(classes.names, (none_if_nan(float(value)) for value in tables.at_zero.iou), strict=True)),
         pixel_accuracy=tables.at_zero.pixel_accuracy,
         trimap_miou={radius: none_if_nan(matrix.scores().miou) for radius, matrix in trimaps.items()},
-        asymptotic_miou=float(np.mean(asymptotic)) if asymptotic else None,
+        asymptotic_miou=none_if_nan(asymptotic.miou),
     )
 
 

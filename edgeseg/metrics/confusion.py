@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from edgeseg.errors import InputError
+
+_EXACT_FLOAT32 = 2**24
+"""Counts up to this are exact in float32, OpenCV's type for histograms."""
 
 
 class ConfusionMatrix:
@@ -31,10 +35,10 @@ class ConfusionMatrix:
         if labels.shape != prediction.shape:
             raise InputError(f"labels and prediction differ in shape | got {labels.shape} and {prediction.shape}")
         count = self.class_count
-        if labels.dtype == prediction.dtype == np.uint8:
-            # All 256 x 256 pairs at once: a tenth of the time of masking first.
-            pairs = np.bincount((labels.astype(np.uint16) * 256 + prediction).ravel(), minlength=1 << 16)
-            table = pairs.reshape(256, 256)[:count]
+        if labels.dtype == prediction.dtype == np.uint8 and labels.size <= _EXACT_FLOAT32:
+            # A fifteenth of the time of masking first.
+            pairs = [np.ascontiguousarray(each).reshape(-1) for each in (labels, prediction)]
+            table = cv2.calcHist(pairs, [0, 1], None, [count, 256], [0, count, 0, 256]).astype(np.int64)
             outside = table[:, count:].sum(0)
             if outside.any():
                 self._refuse(int(np.flatnonzero(outside)[0]) + count, int(outside.sum()))

@@ -279,34 +279,36 @@ def streaming_scores(
     return matrix.scores()
 
 
-def asymptotic_miou(
-    predict: Callable[[int], np.ndarray],
-    reset: Callable[[], None],
-    labels: Callable[[int], np.ndarray | None],
-    frame_count: int,
-    *,
-    class_count: int,
-    warm_up_frames: int = 18,
-) -> float:
-    """ABT [C 2.4.4]: the mean mIoU of two passes, from frame 0 and from frame 1.
+class AsymptoticScores:
+    """ABT [C 2.4.4] over any number of videos: each is run from frame 0 and again from frame 1.
 
-    In each, the first `warm_up_frames` frames after the start are run and not scored.
-
-    Raises:
-        InputError: the video is not longer than the warm-up.
+    In each pass the first `warm_up_frames` frames after the start are run and not scored. The counts of a pass are
+    summed over all videos; the score is the mean of the two passes' mIoU.
     """
-    if frame_count <= warm_up_frames + 1:
-        raise InputError(
-            f"the video is too short for a warm-up | got {frame_count} frames, expected more than {warm_up_frames + 1}"
-        )
-    values = []
-    for start in (0, 1):
-        matrix = ConfusionMatrix(class_count)
-        reset()
-        for index in range(start, frame_count):
-            prediction = predict(index)
-            target = labels(index)
-            if index >= warm_up_frames + start and target is not None:
-                matrix.add(target, prediction)
-        values.append(matrix.scores().miou)
-    return float(np.mean(values))
+
+    def __init__(self, class_count: int, *, warm_up_frames: int = 18) -> None:
+        self.warm_up_frames = warm_up_frames
+        self._matrices = [ConfusionMatrix(class_count) for _ in (0, 1)]
+
+    def add_video(
+        self,
+        predict: Callable[[int], np.ndarray],
+        reset: Callable[[], None],
+        labels: Callable[[int], np.ndarray | None],
+        frame_count: int,
+    ) -> None:
+        """Score one video; arguments as of `OffsetScores.add_video`. One that ends within the warm-up adds nothing."""
+        if frame_count <= self.warm_up_frames + 1:
+            return
+        for start, matrix in enumerate(self._matrices):
+            reset()
+            for index in range(start, frame_count):
+                prediction = predict(index)
+                target = labels(index)
+                if index >= self.warm_up_frames + start and target is not None:
+                    matrix.add(target, prediction)
+
+    @property
+    def miou(self) -> float:
+        """Mean over the two passes; nan when nothing was scored."""
+        return float(np.mean([matrix.scores().miou for matrix in self._matrices]))

@@ -10,7 +10,7 @@ from edgeseg.export.evaluation import evaluate
 from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.sweep import Grid, plan_grid
 from edgeseg.metrics.confusion import ConfusionMatrix
-from edgeseg.metrics.latency_aware import asymptotic_miou
+from edgeseg.metrics.latency_aware import AsymptoticScores
 
 
 def mean_iou(pairs):
@@ -189,10 +189,9 @@ def test_evaluation_adds_trimap_and_asymptotic_scores(make_source, video_data):
         "tiny", Predictor(), video_data, size_hw=(48, 64), stateful=True, max_offset=1, radii_px=(0.0, 100.0)
     )
     frames, labels = frames_and_labels(video_data)
-    expected = asymptotic_miou(
-        lambda index: reference.step(frames[index])[0], reference.reset, labels.__getitem__, 24, class_count=3
-    )
-    assert result.asymptotic_miou == pytest.approx(expected)
+    expected = AsymptoticScores(3)
+    expected.add_video(lambda index: reference.step(frames[index])[0], reference.reset, labels.__getitem__, 24)
+    assert result.asymptotic_miou == pytest.approx(expected.miou)
     reference.reset()
     assert result.trimap_miou[100.0] == pytest.approx(
         mean_iou((label, reference.step(frame)[0]) for frame, label in zip(frames, labels, strict=True))

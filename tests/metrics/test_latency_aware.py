@@ -4,9 +4,9 @@ import pytest
 from edgeseg.errors import InputError
 from edgeseg.metrics.latency_aware import (
     AccuracyTable,
+    AsymptoticScores,
     OffsetScores,
     Publication,
-    asymptotic_miou,
     expected_lamiou,
     frame_offset,
     lamiou,
@@ -166,18 +166,26 @@ def test_streaming_score_equals_the_table_entry_when_the_delay_is_constant():
 
 def test_asymptotic_score_averages_two_passes_after_the_warm_up():
     recorder = Recorder()
-    value = asymptotic_miou(
+    scores = AsymptoticScores(2, warm_up_frames=4)
+    scores.add_video(
         recorder.predict,
         recorder.reset,
         lambda index: np.array([[index % 2 if index >= 4 else 1 - index % 2]]),
         7,
-        class_count=2,
-        warm_up_frames=4,
     )
     assert recorder.passes == [[0, 1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]]
-    assert value == 1
+    assert scores.miou == 1
 
 
-def test_asymptotic_score_is_refused_when_the_video_is_too_short():
-    with pytest.raises(InputError, match="too short for a warm-up"):
-        asymptotic_miou(lambda i: None, lambda: None, lambda i: None, 19, class_count=2)
+def test_asymptotic_score_sums_over_videos_before_dividing():
+    scores = AsymptoticScores(2, warm_up_frames=0)
+    for prediction in (0, 1):
+        scores.add_video(lambda i, p=prediction: np.array([[p, 0]]), lambda: None, lambda i: np.array([[0, 0]]), 2)
+    # Three of four pixels are class 0 and right; class 1 is only predicted. The mean of the videos' mIoU is .625.
+    assert scores.miou == pytest.approx((3 / 4 + 0) / 2)
+
+
+def test_video_that_ends_in_the_warm_up_adds_nothing():
+    scores = AsymptoticScores(2)
+    scores.add_video(lambda i: None, lambda: None, lambda i: None, 19)
+    assert np.isnan(scores.miou)
