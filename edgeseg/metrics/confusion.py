@@ -37,8 +37,8 @@ class ConfusionMatrix:
         count = self.class_count
         if labels.dtype == prediction.dtype == np.uint8 and labels.size <= _EXACT_FLOAT32:
             # A fifteenth of the time of masking first.
-            pairs = [np.ascontiguousarray(each).reshape(-1) for each in (labels, prediction)]
-            table = cv2.calcHist(pairs, [0, 1], None, [count, 256], [0, count, 0, 256]).astype(np.int64)
+            flat = [np.ascontiguousarray(each).reshape(-1) for each in (labels, prediction)]
+            table = cv2.calcHist(flat, [0, 1], None, [count, 256], [0, count, 0, 256]).astype(np.int64)
             outside = table[:, count:].sum(0)
             if outside.any():
                 self._refuse(int(np.flatnonzero(outside)[0]) + count, int(outside.sum()))
