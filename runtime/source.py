@@ -265,8 +265,8 @@ def open_source(
     """Open what the user named as a source.
 
     Args:
-        source: camera index (or its digits), URL, video file, folder of images, data set, `street` for the simulator, a
-            video of a data set, or a source, which is returned as it is.
+        source: camera index (or its digits), URL, video file, folder of images, data set, the simulator as
+            `street[:HxW][@FPS]`, a video of a data set, or a source, which is returned as it is.
         fps: frame rate at which the frames come; None: the source's own. Folders of images have none. The simulator
             renders at it; a recording is played faster or slower.
         paced: see `Source`; cameras are always paced.
@@ -303,7 +303,7 @@ def open_source(
 def _street_source(spec: str, fps: float | None, split: str, paced: bool) -> VideoSource:
     """One drive through the simulator that is longer than the clips it trains and scores on."""
     own = spec.partition("@")[2]
-    if own and fps is not None:
+    if own and fps is not None and float(own) != fps:
         raise InputError(f"{spec} and --fps {fps:g} both give a frame rate | give it once")
     rate = float(own or fps or STREET_FPS)
     frames = max(1, round(STREET_S * rate))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(name="run")
 @click.argument("bundle")
 @click.option("--source", metavar="SRC", required=True,
-              help="Camera index, URL, video file, folder of images, data set, or 'street'.")  # fmt: skip
+              help="Camera index, URL, video file, folder of images, data set, or street[:HxW][@FPS].")  # fmt: skip
 @click.option("--configuration", metavar="NAME", help="Configuration to run.  [default: the one picked]")
 @click.option("--profile", metavar="FILE", help="Device profile to pick by.  [default: the stored one, else measure]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
@@ -119,7 +119,11 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
         f"{summary.results_dropped} results not taken",
     ]
     if report.slamiou is not None:
-        after = f", {report.slamiou_after_first:.3f} from the first labels on" if report.slamiou_after_first else ""
+        after = (
+            f", {report.slamiou_after_first:.3f} from the first labels on"
+            if report.slamiou_after_first is not None
+            else ""
+        )
         lines.append(
             f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels{after}"
         )

@@ -3,9 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import Console
 
     from edgeseg.runtime.pick import Pick, PickRow
+
+_LEFT_OUT_FIRST = ("tax", "median", "p90")
+"""Columns of a pick that a narrow terminal does without."""
 
 
 def print_pick(pick: "Pick") -> None:
@@ -14,14 +19,16 @@ def print_pick(pick: "Pick") -> None:
     from rich.table import Table
 
     console = _console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("configuration", overflow="fold")
-    for heading in ("p50", "p90", "p99 ms", "k", "mIoU", "LAmIoU", "median", "tax"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in pick.rows:
+    rows = [_cells(row, row.name == pick.row.name) for row in pick.rows]
+    headings = _headings_that_fit(rows, console.width)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        first = heading == headings[0]
+        table.add_column(heading, justify="left" if first else "right", no_wrap=not first, overflow="fold")
+    for row, cells in zip(pick.rows, rows, strict=True):
         chosen = row.name == pick.row.name
         style = "bold green" if chosen else "dim" if row.skipped or row.excluded else None
-        table.add_row(*_cells(row, chosen), style=style)
+        table.add_row(*(cells[heading] for heading in headings), style=style)
     console.print(table)
     if any(row.skipped for row in pick.rows):
         console.print("~ left early: it could not win any more", style="dim", soft_wrap=True)
@@ -38,9 +45,10 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in rows[0]:
-        table.add_column(heading, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, heading in enumerate(rows[0]):
+        # The first one is a name, which people copy: the others fold before it does.
+        table.add_column(heading, no_wrap=index == 0, overflow="fold")
     for row in rows:
         table.add_row(*map(str, row.values()))
     _console().print(table)
@@ -66,17 +74,30 @@ def _console() -> "Console":
     return console if console.is_terminal else Console(highlight=False, markup=False, width=max(console.width, 120))
 
 
-def _cells(row: "PickRow", chosen: bool) -> list[str]:
+def _headings_that_fit(rows: "Sequence[Mapping[str, str]]", width: int) -> list[str]:
+    """Columns of the table, those that matter least left out until names need not be folded."""
+    headings = list(rows[0])
+    for least in (None, *_LEFT_OUT_FIRST):
+        if least is not None:
+            headings.remove(least)
+        needed = sum(2 + max(len(heading), *(len(row[heading]) for row in rows)) for heading in headings)
+        if needed <= width:
+            break
+    return headings
+
+
+def _cells(row: "PickRow", chosen: bool) -> dict[str, str]:
+    """Heading -> what stands under it."""
     mark = "> " if chosen else "x " if row.excluded else "~ " if row.skipped else "  "
     bound = "<=" if row.is_bound else ""
-    return [
-        mark + row.name,
-        f"{row.p50_ms:.1f}",
-        f"{row.p90_ms:.1f}",
-        f"{row.p99_ms:.1f}",
-        str(row.offset),
-        f"{row.miou:.3f}",
-        f"{bound}{row.expected_lamiou:.3f}",
-        f"{row.median_lamiou:.3f}",
-        f"{row.latency_tax:.3f}",
-    ]
+    return {
+        "configuration": mark + row.name,
+        "p50 ms": f"{row.p50_ms:.1f}",
+        "p90": f"{row.p90_ms:.1f}",
+        "p99": f"{row.p99_ms:.1f}",
+        "k": str(row.offset),
+        "mIoU": f"{row.miou:.3f}",
+        "LAmIoU": f"{bound}{row.expected_lamiou:.3f}",
+        "median": f"{row.median_lamiou:.3f}",
+        "tax": f"{row.latency_tax:.3f}",
+    }

@@ -230,6 +230,21 @@ def test_the_simulator_is_a_source_with_labels():
     assert source.classes.names[0] == "sky"
 
 
+def test_the_simulators_size_and_rate_are_in_its_name():
+    source = open_source("street:64x96@20", fps=20)
+    assert (source.size_hw, source.fps) == ((64, 96), 20.0)
+
+
+def test_the_simulator_drives_for_a_minute_at_any_rate():
+    assert open_source("street:64x96@5", paced=False).labels(299) is not None
+    assert open_source("street:64x96", fps=5, paced=False).labels(300) is None
+
+
+def test_two_frame_rates_of_the_simulator_contradict_each_other():
+    with pytest.raises(InputError, match="street@20 and --fps 30 both give a frame rate"):
+        open_source("street@20", fps=30)
+
+
 def test_a_data_set_is_a_source_with_labels(camvid_root):
     source = open_source(camvid_root)
     assert source.fps == 15.0
