@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from edgeseg.atomic import atomic_file, atomic_folder, write_text
+from edgeseg.atomic import atomic_file, atomic_folder, check_writable, write_text
 from edgeseg.errors import InputError
 
 
@@ -57,3 +57,26 @@ def test_place_that_is_a_file_is_refused_when_a_folder_is_needed(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "text")
+
+
+def test_check_leaves_nothing_when_the_place_can_be_written(tmp_path):
+    check_writable(tmp_path / "deep" / "deeper" / "a.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_keeps_what_is_there(tmp_path):
+    (tmp_path / "a.txt").write_text("old")
+    check_writable(tmp_path / "a.txt")
+    assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_check_refuses_a_folder_only_when_a_file_is_to_be_written(tmp_path):
+    check_writable(tmp_path, folder=True)
+    with pytest.raises(InputError, match="Is a directory"):
+        check_writable(tmp_path)
+
+
+def test_check_names_the_file_that_is_in_the_way(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"\(.*file is no folder\) .*: choose another place"):
+        check_writable(tmp_path / "file" / "deep" / "a.txt")

@@ -80,7 +80,8 @@ class LazyGroup(click.Group):
             context.exit(128 + signal.SIGINT)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _THE_MACHINES:
-                self._refuse(context, f"{error.filename or 'a file'} failed ({error.strerror}) | mend that, try again")
+                what = error.filename or "standard output, or a file,"
+                self._refuse(context, f"{what} cannot be used ({error.strerror}) | make room, or choose another place")
             if _is_out_of_memory(error):
                 self._refuse(context, "out of memory | choose a smaller --size, batch or network, or free memory")
             if context.params["verbose"]:

@@ -47,6 +47,7 @@ def command(
     """
     import json
 
+    from edgeseg.atomic import check_writable
     from edgeseg.cli.options import measuring_bar
     from edgeseg.cli.tables import print_pick
     from edgeseg.data.open import is_simulator, open_dataset
@@ -54,6 +55,7 @@ def command(
     from edgeseg.runtime.profiler import profile_bundle
 
     folder = Path(out)
+    check_writable(folder / "profile.json")
     spec = data or STREET
     dataset = open_dataset(spec, **(STREET_VIDEOS if is_simulator(spec) else {}))
     camera_size_hw = dataset.videos(split)[0].size_hw

@@ -1,7 +1,14 @@
-"""The tiny bundles of the runtime's tests, for the commands that run them."""
+"""What the tests of commands share: the runtime's tiny bundles, a tiny checkpoint, noisy labelled video."""
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from edgeseg.classes import ClassSet, distinct_colours
 
 _path = Path(__file__).parents[1] / "runtime" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("runtime_fixtures", _path)
@@ -11,3 +18,56 @@ _module = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_module)
 
 bundle, own_bundle, graphs, frame = _module.bundle, _module.own_bundle, _module.graphs, _module.frame
+
+
+def write_noise(root: Path, splits: dict[str, int]) -> Path:
+    """Folder data set `noise` of three classes: a video of that many labelled frames of 48 x 64 per split."""
+    random = np.random.default_rng(0)
+    for split, count in splits.items():
+        for kind in ("frames", "labels"):
+            (root / kind / split / "a").mkdir(parents=True)
+        for index in range(count):
+            name = f"{split}/a/{index:03d}.png"
+            cv2.imwrite(str(root / "frames" / name), random.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+            cv2.imwrite(str(root / "labels" / name), random.integers(0, 3, (48, 64), dtype=np.uint8))
+    (root / "dataset.toml").write_text(
+        'name = "noise"\nfps = 10.0\n[classes]\nnames = ["road", "car", "sky"]\nmovable = ["car"]\n'
+    )
+    return root
+
+
+def write_checkpoint(
+    path: Path, names: tuple[str, ...] = ("road", "car", "sky"), architecture: str | None = None
+) -> Path:
+    """An untrained SwiftNet of an eighth of the width for `names`; `architecture` is what the file says it is."""
+    torch = pytest.importorskip("torch", reason="checkpoints need torch")
+    from edgeseg.models.registry import build_network
+    from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+
+    torch.manual_seed(0)
+    meta = CheckpointMeta(
+        architecture or "swiftnet_r18",
+        {"width": 0.125},
+        ClassSet(names, distinct_colours(len(names)), movable=("car",)),
+        trained_on={"dataset": "other", "splits": ["train"], "size_hw": [48, 64]},
+    )
+    save_checkpoint(path, build_network("swiftnet_r18", len(names), width=0.125), meta)
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Folder data set `noise`: val, 22 labelled frames of 48 x 64."""
+    return write_noise(tmp_path / "video", {"val": 22})
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """An untrained SwiftNet of an eighth of the width, for the classes of `noise`."""
+    return write_checkpoint(tmp_path / "net.safetensors")
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """The writers of this module, for tests that make their own data sets and checkpoints."""
+    return SimpleNamespace(noise=write_noise, checkpoint=write_checkpoint)

@@ -6,55 +6,15 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from edgeseg.bundle import Bundle
-from edgeseg.classes import ClassSet, distinct_colours
 from edgeseg.cli import main
-from edgeseg.models.registry import build_network
-from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
 
-CLASSES = ClassSet(("road", "car", "sky"), distinct_colours(3), movable=("car",))
 torch.set_num_threads(1)
-
-
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    """Folder data set `noise`: val, 22 labelled frames of 48 x 64."""
-    root = tmp_path / "video"
-    random = np.random.default_rng(0)
-    for index in range(22):
-        for kind, array in (
-            ("frames", random.integers(0, 256, (48, 64, 3), dtype=np.uint8)),
-            ("labels", random.integers(0, 3, (48, 64), dtype=np.uint8)),
-        ):
-            folder = root / kind / "val" / "a"
-            folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / f"{index:03d}.png"), array)
-    (root / "dataset.toml").write_text(
-        'name = "noise"\nfps = 10.0\n[classes]\nnames = ["road", "car", "sky"]\nmovable = ["car"]\n'
-    )
-    return root
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """An untrained SwiftNet of an eighth of the width."""
-    torch.manual_seed(0)
-    meta = CheckpointMeta(
-        "swiftnet_r18",
-        {"width": 0.125},
-        CLASSES,
-        trained_on={"dataset": "other", "splits": ["train"], "size_hw": [48, 64]},
-    )
-    save_checkpoint(tmp_path / "net.safetensors", build_network("swiftnet_r18", 3, width=0.125), meta)
-    return tmp_path / "net.safetensors"
 
 
 def run(*arguments: object, code: int = 0) -> str:

@@ -67,3 +67,20 @@ def test_a_frame_of_another_size_is_refused(tmp_path):
 def test_another_format_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"\.mp4"), video_writer(tmp_path / "v.gif", 15.0, (48, 64)):
         pass
+
+
+def test_a_video_without_a_frame_is_refused(tmp_path):
+    with pytest.raises(InputError, match="without a frame"), video_writer(tmp_path / "v.mp4", 15.0, (48, 64)):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_is_refused_when_frames_are_missing_from_the_file(tmp_path):
+    """OpenCV says nothing when it cannot write: what it wrote is read back."""
+    with (
+        pytest.raises(InputError, match="got 2 of 3 frames"),
+        video_writer(tmp_path / "v.mp4", 15.0, (48, 64)) as writer,
+    ):
+        writer.write(np.zeros((48, 64, 3), np.uint8), times=2)
+        writer.frames = 3
+    assert list(tmp_path.iterdir()) == []
