@@ -71,13 +71,14 @@ def _draw_boundaries(axes: Any, pick: Pick) -> None:
     margin = 0.14 * max(high - low, 0.02)
     axes.set_ylim(low - margin, high + margin)
     boundaries = int(right / period_ms)
-    every = 1 + boundaries // 10
+    every, spelled_out = 1 + boundaries // 10, boundaries < 6
     for k in range(boundaries + 1):
         if k:
             axes.axvline(k * period_ms, color=_FAINT, linewidth=0.8, linestyle="--", zorder=0)
-        middle = (k + 0.5) * period_ms
-        if k % every == 0 and middle < right:
-            text = f"{k + 1} frame{'s' if k else ''} late" if every == 1 and boundaries < 6 else f"k={k + 1}"
+        seen_ms = min((k + 1) * period_ms, right) - k * period_ms
+        middle = k * period_ms + seen_ms / 2
+        if k % every == 0 and seen_ms > (0.09 if spelled_out else 0.03) * right:
+            text = f"{k + 1} frame{'s' if k else ''} late" if spelled_out else f"k={k + 1}"
             axes.text(
                 middle, 0.015, text, transform=axes.get_xaxis_transform(), ha="center", fontsize=8, color="#4b5563"
             )
