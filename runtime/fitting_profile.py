@@ -38,8 +38,8 @@ def fitting_profile(
             raise InputError(
                 f"the profile is of device {given.device} | got device {device}: measure that one, or load on it"
             )
-        if difference := measured_otherwise(given, threads, frame_size_hw):
-            _log.warning("the profile %s: latencies may differ", difference)
+        if otherwise := measured_otherwise(given, threads, frame_size_hw):
+            _log.warning("the profile %s: latencies may differ", otherwise)
         return given
     stored = default_profile_path(device)
     difference: str | None = "does not exist"

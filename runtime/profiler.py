@@ -17,7 +17,7 @@ from edgeseg.errors import InputError
 from edgeseg.runtime.backends.base import runner_class
 from edgeseg.runtime.device import device_facts, memory_is_short, resident_mb
 from edgeseg.runtime.pick import rated_table
-from edgeseg.runtime.race import Contender, Race
+from edgeseg.runtime.race import Contender, Outcome, Race
 from edgeseg.runtime.session import Session, usable_cores
 
 SAMPLES = 60
@@ -83,18 +83,6 @@ def profile_bundle(
     facts["after"] = {
         key: after[key] for key in ("date", "load_average", "frequency_mhz", "temperature_c") if key in after
     }
-    entries = [
-        LatencyProfile(
-            name=name,
-            digest=bundle.configuration(name).digest,
-            samples_ms=tuple(1e3 * sample for sample in outcome.samples_s),
-            warm_up_steps=bench.lanes[name].warm_up_steps,
-            peak_memory_mb=bench.lanes[name].memory_mb,
-            first_step_ms=bench.lanes[name].first_step_ms,
-            skipped=outcome.skipped,
-        )
-        for name, outcome in outcomes.items()
-    ]
     return DeviceProfile(
         device=device,
         facts=facts,
@@ -104,7 +92,7 @@ def profile_bundle(
         exhaustive=exhaustive,
         frame_size_hw=frame_size_hw,
         threads=threads,
-        entries=tuple(entries),
+        entries=tuple(bench.entry(name, outcome) for name, outcome in outcomes.items()),
         measured_at=facts["date"],
         command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
@@ -164,6 +152,19 @@ class _Bench:
             lane.warm_up_steps += STEPS_AFTER_A_CHANGE
         self._last = name
         return [self._step(lane) for _ in range(STEPS_A_TURN)]
+
+    def entry(self, name: str, outcome: Outcome) -> LatencyProfile:
+        """What was measured of `name`."""
+        lane = self.lanes[name]
+        return LatencyProfile(
+            name=name,
+            digest=self.bundle.configuration(name).digest,
+            samples_ms=tuple(1e3 * sample for sample in outcome.samples_s),
+            warm_up_steps=lane.warm_up_steps,
+            peak_memory_mb=lane.memory_mb,
+            first_step_ms=lane.first_step_ms,
+            skipped=outcome.skipped,
+        )
 
     def close(self) -> None:
         for lane in self.lanes.values():
