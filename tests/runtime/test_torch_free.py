@@ -37,8 +37,8 @@ assert not heavy, heavy
 
 HELP = """
 from click.testing import CliRunner
-from edgeseg.cli import main
-for command in ("profile", "pick", "run", "info", "doctor"):
+from edgeseg.cli import COMMANDS, main
+for command in COMMANDS:
     result = CliRunner().invoke(main, [command, "--help"])
     assert result.exit_code == 0, result.output
 heavy = {"onnxruntime", "cv2"} & set(sys.modules)
