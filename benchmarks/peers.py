@@ -34,7 +34,7 @@ from benchmarks.peer_sides import (
     table_of,
 )
 from edgeseg.bundle import Bundle, BundleConfiguration
-from edgeseg.cli.export import parse_size
+from edgeseg.cli.options import parse_size_hw
 from edgeseg.data.open import open_dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.export.accuracy import EvaluationData
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        size_hw = parse_size(options.peer_size) if options.peer_size else None
+        size_hw = parse_size_hw(options.peer_size) if options.peer_size else None
         data = EvaluationData.open(open_dataset(options.data), options.split)
         checkpoint = load_checkpoint(options.checkpoint, cwm=False)
         data.check_network(checkpoint.meta.classes, checkpoint.meta.trained_on, str(options.checkpoint))

@@ -49,8 +49,9 @@ def measuring_bar() -> Iterator[Callable[[str, float], None]]:
 
     columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
     console = Console(stderr=True)
-    columns = (*columns, TextColumn("{task.description}"))
     # Without a terminal even a transient bar leaves an empty line.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(
+        *columns, TextColumn("{task.description}"), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda name, share: bar.update(task, description=name, completed=share)
