@@ -55,6 +55,7 @@ class LoopSummary:
     source: str
     source_fps: float
     seconds: float
+    """From the first frame's capture on: opening a source takes its time, and is none of the loop's."""
     results: int
     frames_captured: int
     frames_dropped: int
@@ -129,7 +130,7 @@ class Loop:
         self._threads: list[threading.Thread] = []
         self._step_ms, self._age_ms = SampleWindow(), SampleWindow()
         self._captured = self._published = self._missed = 0
-        self._started_at: float | None = None
+        self._first_captured_at: float | None = None
         self._ended_at: float | None = None
         try:
             session.take_frames_of(self.source.size_hw)
@@ -142,17 +143,11 @@ class Loop:
         if self._threads:
             raise InputError("a loop runs once | make a new one")
         self.session.reset()
-        self._started_at = self._clock()
         for name, stage in (("capture", self._capture), ("worker", self._work)):
             thread = threading.Thread(target=self._guarded, args=(stage,), name=f"edgeseg-{name}", daemon=True)
             self._threads.append(thread)
         for thread in self._threads:
             thread.start()
-
-    @property
-    def started_at_s(self) -> float | None:
-        """When the loop was started, on its clock; None before."""
-        return self._started_at
 
     @property
     def has_failed(self) -> bool:
@@ -207,7 +202,7 @@ class Loop:
             configuration=self.session.configuration.name,
             source=self.source.name,
             source_fps=self.source.fps,
-            seconds=0.0 if self._started_at is None else end - self._started_at,
+            seconds=0.0 if self._first_captured_at is None else end - self._first_captured_at,
             results=self._published,
             frames_captured=self._captured,
             frames_dropped=self._frames.dropped,
@@ -220,6 +215,8 @@ class Loop:
     def _capture(self) -> None:
         expected = 0
         while (frame := self.source.read(self._stop)) is not None:
+            if self._first_captured_at is None:
+                self._first_captured_at = frame.captured_at_s
             self._captured += 1
             self._missed += frame.index - expected
             expected = frame.index + 1

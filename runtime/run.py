@@ -77,6 +77,7 @@ def run_loop(
             as the source's end does, and is in the report.
     """
     score = _StreamingScore(source, classes)
+    first: Result | None = None
     last: Result | None = None
     interruption: KeyboardInterrupt | None = None
     path = None if save is None else Path(save)
@@ -91,10 +92,10 @@ def run_loop(
                     json_lines.write(json.dumps(_line(result)) + "\n")
                     json_lines.flush()
                 score.add(result)
-                last = result
+                first, last = first or result, result
                 if progress is not None:
                     progress(result)
-                ran_s = result.published_at - (loop.started_at_s or 0.0)
+                ran_s = result.published_at - first.captured_at
                 if (frames is not None and results >= frames) or (seconds is not None and ran_s >= seconds):
                     break
         except KeyboardInterrupt as error:

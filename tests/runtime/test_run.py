@@ -1,5 +1,6 @@
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -73,6 +74,16 @@ def test_frames_limit_the_results(session, graphs):
 def test_seconds_limit_the_run(session, graphs):
     report = run_loop(session, VideoSource(Colours(4000)), classes=graphs.classes, seconds=0.2)
     assert 0.2 <= report.summary.seconds < 2
+
+
+def test_the_time_that_a_source_takes_to_open_is_not_the_loops(session, graphs):
+    class SlowToOpen(Colours):
+        def frame_rgb(self, index: int) -> np.ndarray:
+            time.sleep(0.6 if index == 0 else 0)
+            return super().frame_rgb(index)
+
+    report = run_loop(session, VideoSource(SlowToOpen(5)), classes=graphs.classes)
+    assert 0.1 <= report.summary.seconds < 0.5
 
 
 def test_one_line_of_json_per_result(session, graphs):
