@@ -31,6 +31,7 @@ SHOWN_OFFSETS = (0, 1, 2, 3, 4, 6, 8)
 @click.option("--sweep", is_flag=True, help="Export all combinations; sizes and strides not given are chosen.")
 @click.option("--add", is_flag=True, help="Keep the configurations that --out has already.")
 @click.option("--weights", default="fp32", show_default=True, help="How weights are stored: fp32 or fp16.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads that make the accuracy table.  [default: all]")
 @click.option("--network-toml", type=click.Path(path_type=Path), help="Your network: classes, normalisation, size.")
 @click.option("--name", help="Your network: its name in configurations.")
 @click.option("--classes", metavar="A,B,...", help="Your network: class names, or camvid or cityscapes.")
@@ -68,7 +69,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
 
     check_bundle_name(out)
     check_writable(out, folder=True)
-    choices = ExportOptions(options["max_offset"], options["weights"], options["add"])
+    choices = ExportOptions(options["max_offset"], options["weights"], options["add"], options["threads"])
     grid = Grid(
         tuple(parse_size_hw(text) for text in options["sizes"]),
         tuple(_rho(text) for text in options["rhos"]) or ("own",),
