@@ -119,9 +119,9 @@ def _terminating() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch raises a plain RuntimeError on the CPU and a class of its own on a GPU.
+    # PyTorch raises a plain RuntimeError on the CPU and a class of its own on a GPU; OpenCV its one class for all.
     return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "out of memory", "Failed to allocate memory")
+        words in str(error) for words in ("can't allocate memory", "out of memory", "Failed to allocate")
     )
 
 

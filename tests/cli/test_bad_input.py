@@ -147,6 +147,7 @@ MISTAKES = {
         ("export {place}/nan.onnx --classes a,b,c --out a.edgeseg", "gives NaN or infinite logits, on frame 0"),
         ("export {place}/net.py:build --classes a --out a.edgeseg", "net.py' is no module name"),
         ("eval {place}/net.safetensors --data {place}/label_value --max-offset 0", "label value 77"),
+        ("eval {place}/net.safetensors --data {place}/data --size 100000x100000 --max-offset 0", "out of memory |"),
         ("demo --out {place}/small.toml/demo", "small.toml is no folder"),
     ],
     "profile": [
