@@ -18,7 +18,7 @@ from edgeseg.runtime.backends.base import runner_class
 from edgeseg.runtime.device import device_facts, memory_is_short, resident_mb
 from edgeseg.runtime.pick import rated_table
 from edgeseg.runtime.race import Contender, Outcome, Race
-from edgeseg.runtime.session import Session, usable_cores
+from edgeseg.runtime.session import Session, checked_threads
 
 SAMPLES = 60
 """Samples per configuration that stays to the end."""
@@ -72,7 +72,7 @@ def profile_bundle(
     runner_class(device)
     bundle.verify()
     facts = device_facts()
-    threads = threads or usable_cores()
+    threads = checked_threads(threads)
     bench = _Bench(bundle, device, threads, frame_size_hw, frames_rgb, clock)
     contenders = [_contender(entry, fps) for entry in bundle.configurations]
     try:

@@ -40,7 +40,7 @@ class Session:
         pick: why this configuration was taken, for those who tell; None when it was named.
 
     Raises:
-        InputError: an unknown colour order, or a frame size that is not positive.
+        InputError: an unknown colour order, a frame size that is not positive, or too many threads.
         DeviceError: the device is unknown or not usable here.
         ArtifactError: a graph cannot be loaded or is not what the manifest says.
     """
@@ -67,7 +67,8 @@ class Session:
         self.colour_order = colour_order
         self.has_fixed_frame_size = frame_size_hw is not None
         self._swap_colours = graph_colour_order != colour_order
-        self._runner: Runner = open_runner(Path(root), configuration, device=device, threads=threads or usable_cores())
+        count = checked_threads(threads)
+        self._runner: Runner = open_runner(Path(root), configuration, device=device, threads=count)
         self._runner.activate()
         try:
             self._check_size()
@@ -260,6 +261,18 @@ def load(
         classes=opened.classes,
         pick=picked,
     )
+
+
+def checked_threads(threads: int | None) -> int:
+    """`threads`, or all usable cores for None.
+
+    Raises:
+        InputError: fewer than one, or far more than the machine has cores: each would be started and only take memory.
+    """
+    most = 4 * (os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise InputError(f"threads lies between 1 and {most} on this machine of {most // 4} cores | got {threads}")
+    return threads or usable_cores()
 
 
 def usable_cores() -> int:

@@ -305,3 +305,9 @@ def test_load_measures_when_there_is_no_profile_and_fps_is_given(bundle, tmp_pat
     with load(bundle, fps=15, threads=1) as session:
         assert session.configuration.name in {entry.name for entry in bundle.configurations}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_load_refuses_a_number_of_threads_that_the_machine_cannot_use(bundle, threads):
+    with pytest.raises(InputError, match=rf"threads lies between 1 and \d+ .* got {threads}"):
+        load(bundle, configuration="plain_32x48", threads=threads)
