@@ -86,13 +86,14 @@ def run_loop(
         loop = stack.enter_context(Loop(session, source))
         try:
             for results, result in enumerate(loop, start=1):
+                # First of all: a Ctrl-C after anything was written finds a result to end the video with.
+                first, before, last = first or result, last, result
                 if writer is not None:
-                    _write(writer, last, result, classes)
+                    _write(writer, before, result, classes)
                 if json_lines is not None:
                     json_lines.write(json.dumps(_line(result)) + "\n")
                     json_lines.flush()
                 score.add(result)
-                first, last = first or result, result
                 if progress is not None:
                     progress(result)
                 ran_s = result.published_at - first.captured_at
