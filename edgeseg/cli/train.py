@@ -48,9 +48,11 @@ def command(
     dataset = open_dataset(loaded.data.path, **loaded.data.options)
     require("torch", extra="train")
     require("safetensors", extra="train")
-    from edgeseg.training.loop import train
+    from edgeseg.training.loop import STATE_FILE, train
     from edgeseg.training.progress import ProgressBar
 
+    if resume and not (folder / STATE_FILE).exists():
+        click.echo(f"no state in {folder} to resume: starting anew", err=True)
     with _stop_on_signal() as asked, ProgressBar(loaded.name, loaded.optimiser.steps) as bar:
         result = train(
             loaded,

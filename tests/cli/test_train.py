@@ -94,3 +94,10 @@ def test_ctrl_c_leaves_a_state_and_says_how_to_go_on(folder: Path) -> None:
         "log.csv",
         "state.safetensors",
     ]
+
+
+def test_resume_says_so_when_there_is_nothing_to_resume(folder: Path) -> None:
+    line = arguments(folder, "--resume", "--set", "optimiser.steps=1")
+    result = CliRunner().invoke(command, line, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "to resume: starting anew" in result.stderr
