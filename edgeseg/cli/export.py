@@ -21,22 +21,32 @@ SHOWN_OFFSETS = (0, 1, 2, 3, 4, 6, 8)
 @click.option("--data", metavar="SPEC", help="Labelled video for the accuracy table: a folder, or 'street'.")
 @click.option("--split", default="val", show_default=True, help="Split of --data.")
 @click.option("--max-offset", default=8, show_default=True, help="Last delay of the accuracy table, in frames.")
-@click.option("--size", "sizes", metavar="HxW", multiple=True, help="Input size.  [default: as it was trained]")
+@click.option(
+    "--size",
+    "sizes",
+    metavar="HxW",
+    multiple=True,
+    help="Input size; several with --sweep.  [default: as it was trained]",
+)
 @click.option(
     "--labels-stride", "strides", type=int, multiple=True, help="1, or the stride of the logits.  [default: 1]"
 )
 @click.option("--rho", "--cwm", "rhos", metavar="R", multiple=True, help="Masks: 0 to 1, dense or own.  [default: own]")
 @click.option("--cwm-form", "forms", multiple=True, help="concat or split.  [default: concat]")
 @click.option("--cwm-align", type=int, help="Channels per block of the masks.  [default: as it was trained]")
-@click.option("--sweep", is_flag=True, help="Export all combinations; sizes and strides not given are chosen.")
+@click.option(
+    "--sweep", is_flag=True, help="Export all combinations; a checkpoint's sizes and strides are chosen when not given."
+)
 @click.option("--add", is_flag=True, help="Keep the configurations that --out has already.")
 @click.option("--weights", default="fp32", show_default=True, help="How weights are stored: fp32 or fp16.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads that make the accuracy table.  [default: all]")
 @click.option("--network-toml", type=click.Path(path_type=Path), help="Your network: classes, normalisation, size.")
 @click.option("--name", help="Your network: its name in configurations.")
 @click.option("--classes", metavar="A,B,...", help="Your network: class names, or camvid or cityscapes.")
-@click.option("--mean", nargs=3, type=float, help="Your network: mean of frames scaled to 0-1.  [default: 0 0 0]")
-@click.option("--std", nargs=3, type=float, help="Your network: their deviation.  [default: 1 1 1]")
+@click.option(
+    "--mean", nargs=3, type=float, metavar="R G B", help="Your network: mean of frames scaled to 0-1.  [default: 0 0 0]"
+)
+@click.option("--std", nargs=3, type=float, metavar="R G B", help="Your network: their deviation.  [default: 1 1 1]")
 @click.option("--colour-order", help="Your network: RGB or BGR.  [default: RGB]")
 @click.option("--input-layout", help="Your ONNX file: NCHW or NHWC, when its shape does not tell.")
 @click.option("--output", help="Your ONNX file: name of the output, when there are several.")
@@ -46,11 +56,15 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
 
     Every graph is compared with its network on real video; with --data its accuracy table is made. A factory is
     called without arguments, and returns a torch module that maps a float image (B, 3, H, W) to logits (B, C, h, w).
+    The image is (frame / 255 - mean) / std: give --mean and --std as in your training. --network-toml is a file of the
+    same: name, size_hw, mean, std, colour_order, input_layout, output, target_offset, and tables [classes] (names,
+    palette, ignore_value, movable) and [trained_on] (dataset, splits).
 
     \b
     edgeseg export runs/camvid/checkpoint.safetensors --data camvid --out camvid.edgeseg --sweep
     edgeseg export mynets.fcn:build --classes road,car --size 360x480 --rho 0.25 --out fcn.edgeseg
     edgeseg export model.onnx --network-toml model.toml --data my-videos --out model.edgeseg
+    edgeseg export model.onnx --mean .485 .456 .406 --std .229 .224 .225 --data my-videos --out model.edgeseg
     """
     import json
 
@@ -172,7 +186,7 @@ def _print(bundle: "Bundle") -> None:
     # A pipe or file is read by programs: lines are not folded there.
     (console if console.is_terminal else Console(highlight=False, markup=False, width=200)).print(table)
     size = sum(record.bytes for record in bundle.files.values())
-    click.echo(f"{bundle.root}: {len(rows)} configurations, {size / 1e6:.1f} MB")
+    click.echo(f"{bundle.root}: {len(rows)} configuration{'' if len(rows) == 1 else 's'}, {size / 1e6:.1f} MB")
     if any(not row["accuracy"] for row in rows):
         click.echo(
             "no accuracy table: nothing can be picked from this bundle | give labelled video with --data to have one",

@@ -12,7 +12,13 @@ import click
 @click.argument("recipe")
 @click.option("--data", metavar="PATH", help="Data set: a folder, or 'street' for the simulator.")
 @click.option("--out", metavar="DIR", help="Folder for checkpoint, state and log.  [default: runs/RECIPE]")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Change a value of the recipe.")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a value of the recipe, such as optimiser.steps=500.",
+)
 @click.option("--start-from", metavar="CKPT", help="Checkpoint whose weights are the first ones.")
 @click.option("--resume", is_flag=True, help="Go on from the state in --out.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")

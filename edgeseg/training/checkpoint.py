@@ -23,6 +23,7 @@ FORMAT_VERSION = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _HEADER_KEY = "edgeseg"
+_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,11 @@ def read_tensors(path: Path | str, *, header_only: bool = False) -> tuple[dict[s
         raise ArtifactError(f"{path}: a folder, not a checkpoint | expected a .safetensors file in it, perhaps")
     if not Path(path).is_file():
         raise ArtifactError(f"{path}: no such checkpoint | expected a .safetensors file written by 'edgeseg train'")
+    if Path(path).suffix in _PICKLES:
+        raise ArtifactError(
+            f"{path}: a pickled PyTorch file, which is not read | expected a .safetensors file written by 'edgeseg "
+            "train' | a network of yours: load it in a function of your own, and export package.module:function"
+        )
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}

@@ -168,7 +168,8 @@ class OptimiserRecipe:
         _need(self.batch >= 1, "optimiser.batch", self.batch, "at least 1")
         _need(self.lr > 0, "optimiser.lr", self.lr, "more than 0")
         _need(0 <= self.min_lr <= self.lr, "optimiser.min_lr", self.min_lr, f"0 to optimiser.lr ({self.lr})")
-        _need(0 <= self.warmup_steps < self.steps, "optimiser.warmup_steps", self.warmup_steps, "less than steps")
+        below = f"less than optimiser.steps ({self.steps})"
+        _need(0 <= self.warmup_steps < self.steps, "optimiser.warmup_steps", self.warmup_steps, below)
         _need(self.weight_decay >= 0, "optimiser.weight_decay", self.weight_decay, "at least 0")
         _need(self.clip_norm is None or self.clip_norm > 0, "optimiser.clip_norm", self.clip_norm, "more than 0")
 

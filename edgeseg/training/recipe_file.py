@@ -83,8 +83,10 @@ def _parse(cls: type, table: Any, where: str) -> Any:
     known = [each.name for each in fields(cls)]
     prefix = f"{where}." if where else ""
     if unknown := [key for key in table if key not in known]:
+        inside = [f"{name}.{unknown[0]}" for name in known if unknown[0] in _keys_of(hints[name])]
+        meant = f" | did you mean {' or '.join(prefix + key for key in inside)}?" if inside else ""
         raise InputError(
-            f"recipe: unknown key {prefix}{unknown[0]} | known: {', '.join(prefix + key for key in known)}"
+            f"recipe: unknown key {prefix}{unknown[0]} | known: {', '.join(prefix + key for key in known)}{meant}"
         )
     missing = [
         each.name
@@ -94,6 +96,12 @@ def _parse(cls: type, table: Any, where: str) -> Any:
     if missing:
         raise InputError(f"recipe: {prefix}{missing[0]} is missing")
     return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in table.items()})
+
+
+def _keys_of(hint: Any) -> set[str]:
+    """Keys of the table that `hint` stands for; none for a plain value."""
+    tables = [each for each in (hint, *typing.get_args(hint)) if is_dataclass(each)]
+    return {entry.name for table in tables for entry in fields(table)}
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

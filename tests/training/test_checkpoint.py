@@ -89,6 +89,13 @@ def test_truncated_checkpoint_is_refused(checkpoint: Path, keep: int) -> None:
 def test_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"a": torch.zeros(1)}, path)
+    with pytest.raises(ArtifactError, match=r"pickled PyTorch file, which is not read .* package\.module:function"):
+        load_checkpoint(path)
+
+
+def test_pickle_is_refused_when_its_name_says_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    torch.save({"a": torch.zeros(1)}, path)
     with pytest.raises(ArtifactError, match="not a whole safetensors file"):
         load_checkpoint(path)
 
