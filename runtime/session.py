@@ -175,10 +175,11 @@ class Session:
     def _check_frame(self, frame: np.ndarray) -> None:
         expected = (*self._frame_size_hw, 3)
         if not isinstance(frame, np.ndarray) or frame.shape != expected or frame.dtype != np.uint8:
-            raise InputError(
-                f"a frame is {_kind(frame)} | expected uint8 {expected} {self.colour_order}: "
-                "resize it, or load the session with its frame_size_hw"
+            is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape[2:] == (3,)
+            advice = (
+                f"resize it, or load the session with frame_size_hw={frame.shape[:2]}" if is_picture else "0 to 255"
             )
+            raise InputError(f"a frame is {_kind(frame)} | expected uint8 {expected} {self.colour_order}: {advice}")
 
     def _fill(self, frame: np.ndarray) -> None:
         """Write the frame into the runner's buffer, resized and with its channels in the graphs' order."""

@@ -274,7 +274,7 @@ def open_source(
 
     Raises:
         SourceError: it cannot be opened.
-        InputError: a frame rate is missing or out of range, or there is no such split.
+        InputError: a frame rate is missing or out of range, there is no such split, or `source` is of another type.
     """
     if isinstance(source, Source):
         return source
@@ -282,6 +282,11 @@ def open_source(
         raise InputError(f"{source}: a frame rate must be positive | got {fps}")
     if isinstance(source, Video):
         return VideoSource(source, fps=fps, paced=paced)
+    if not isinstance(source, (int, str, Path)):
+        raise InputError(
+            f"a {type(source).__name__} is no source | expected a camera index, a file, a folder, a URL, a Video or a "
+            "Source | frames of your own: subclass edgeseg.runtime.Source, or call Session.step on each"
+        )
     text = str(source)
     if text.isdecimal() or "://" in text:
         if not paced:

@@ -110,9 +110,10 @@ def test_step_resizes_when_the_frame_size_was_given(bundle):
     ("wrong", "words"),
     [
         (np.zeros((32, 47, 3), np.uint8), r"uint8 \(32, 47, 3\) \| expected uint8 \(32, 48, 3\)"),
+        (np.zeros((64, 96, 3), np.uint8), r"load the session with frame_size_hw=\(64, 96\)"),
         (np.zeros((32, 48, 4), np.uint8), r"uint8 \(32, 48, 4\)"),
         (np.zeros((32, 48), np.uint8), r"uint8 \(32, 48\)"),
-        (np.zeros((32, 48, 3), np.float32), "float32"),
+        (np.zeros((32, 48, 3), np.float32), "float32 .* 0 to 255"),
         (None, "NoneType"),
     ],
 )

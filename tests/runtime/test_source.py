@@ -181,6 +181,11 @@ def test_a_missing_file_is_refused(tmp_path):
         open_source(tmp_path / "v.mp4")
 
 
+def test_what_is_no_source_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"a generator is no source .* Session\.step"):
+        open_source(frame for frame in ())
+
+
 def write_images(folder, count: int = 3) -> None:
     folder.mkdir()
     for index in range(count):
