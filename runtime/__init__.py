@@ -53,3 +53,8 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The names above, for completion at a prompt, which would not see them before their first use."""
+    return sorted({*globals(), *__all__})

@@ -33,6 +33,7 @@ LIGHT = """
 import edgeseg.runtime
 heavy = {"onnxruntime", "cv2", "numpy", "rich"} & set(sys.modules)
 assert not heavy, heavy
+assert set(edgeseg.runtime.__all__) <= set(dir(edgeseg.runtime))
 """
 
 HELP = """
