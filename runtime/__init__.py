@@ -14,19 +14,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.loop import Loop, LoopSummary, Result
+    from edgeseg.runtime.loop import Loop
     from edgeseg.runtime.pick import Pick, PickRow
     from edgeseg.runtime.profiler import profile_bundle
+    from edgeseg.runtime.result import LoopSummary, Result
     from edgeseg.runtime.session import Session, load
     from edgeseg.runtime.source import Frame, Source, open_source
 
 _WHERE = {
     "Frame": "source",
     "Loop": "loop",
-    "LoopSummary": "loop",
+    "LoopSummary": "result",
     "Pick": "pick",
     "PickRow": "pick",
-    "Result": "loop",
+    "Result": "result",
     "Session": "session",
     "Source": "source",
     "load": "session",

@@ -1,82 +1,35 @@
-"""The camera loop: a capture thread, a slot with the newest frame, a worker, and results by iteration or callback."""
+"""The camera loop: a capture thread, a slot with the newest frame, a worker, and results by iteration or callback.
 
+With motion compensation a third thread moves the newest labels to the newest frame.
+"""
+
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
 from edgeseg.metrics.latency_aware import Publication
+from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.session import Session
 from edgeseg.runtime.slot import POLL_S, LatestSlot
 from edgeseg.runtime.source import Frame, Source, open_source
+from edgeseg.runtime.warp_stage import Finished, Moved, WarpStage, check_rate
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.compensation import Compensation
 
 RESULTS_HELD = 4
 """Results that wait for a slow reader; beyond, the oldest is dropped."""
 JOIN_S = 5.0
 """How long `stop` waits for a thread that hangs in a driver."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """One label map of the loop. Times in seconds on the source's clock."""
-
-    frame_index: int
-    captured_at: float
-    """When the frame was captured."""
-    published_at: float
-    """When its labels could be read."""
-    step_ms: float
-    """What `Session.step` took."""
-    labels: np.ndarray
-    """uint8 `(h, w)`, owned by the receiver."""
-    frame_rgb: np.ndarray
-    """uint8 `(H, W, 3)` RGB, the frame that the labels were computed from."""
-    configuration: str
-
-    @property
-    def age_s(self) -> float:
-        """How old the labels were when they could first be read."""
-        return self.published_at - self.captured_at
-
-
-@dataclass(frozen=True)
-class LoopSummary:
-    """What a loop did. Percentiles over the last 65,536 results."""
-
-    configuration: str
-    source: str
-    source_fps: float
-    seconds: float
-    """From the first frame's capture on: opening a source takes its time, and is none of the loop's."""
-    results: int
-    frames_captured: int
-    frames_dropped: int
-    """Captured frames that a newer one replaced before the worker was free."""
-    frames_missed: int
-    """Frames that the source skipped because nobody took them in time."""
-    results_dropped: int
-    """Results that a slow reader did not take."""
-    step_ms: dict[str, float]
-    """p50, p90, p99 and max of what a step took, in ms."""
-    age_ms: dict[str, float]
-    """The same of the results' age when they were published, in ms."""
-
-    @property
-    def fps(self) -> float:
-        """Results per second."""
-        return self.results / self.seconds if self.seconds > 0 else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {**vars(self), "fps": self.fps}
 
 
 class Loop:
@@ -100,9 +53,13 @@ class Loop:
         fps: frame rate for the source, as in `open_source`.
         keep_log: keep a `Publication` per result, for `edgeseg.metrics.latency_aware.streaming_scores`.
         clock: seconds; the clock of the source's capture times.
+        compensation: moves labels to the newest frame; None: labels as the network gives them.
+        rate: with compensation, `network` gives a result per finished step. `camera` gives one per captured frame,
+            however slow the network is, and another one when newer labels are finished before the next frame.
 
     Raises:
-        SourceError, InputError: the source cannot be opened, or its frames do not fit the session.
+        SourceError, InputError: the source cannot be opened, its frames do not fit the session, the rate is unknown, or
+            it is the camera's without compensation.
     """
 
     def __init__(
@@ -114,7 +71,12 @@ class Loop:
         fps: float | None = None,
         keep_log: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        compensation: "Compensation | None" = None,
+        rate: str = "network",
     ) -> None:
+        check_rate(rate)
+        if rate == "camera" and compensation is None:
+            raise InputError("labels at the camera's rate are moved labels | give a compensation, or rate network")
         self.session = session
         self.source = open_source(source, fps=fps)
         self.log: list[Publication] = []
@@ -132,7 +94,10 @@ class Loop:
         self._captured = self._published = self._missed = 0
         self._first_captured_at: float | None = None
         self._ended_at: float | None = None
+        self._warp: WarpStage | None = None
         try:
+            if compensation is not None:
+                self._warp = self._warp_stage(compensation, rate)
             session.take_frames_of(self.source.size_hw)
         except BaseException:
             self._close_source()
@@ -143,7 +108,10 @@ class Loop:
         if self._threads:
             raise InputError("a loop runs once | make a new one")
         self.session.reset()
-        for name, stage in (("capture", self._capture), ("worker", self._work)):
+        stages: list[tuple[str, Callable[[], None]]] = [("capture", self._capture), ("worker", self._work)]
+        if self._warp is not None:
+            stages.append(("warp", self._move))
+        for name, stage in stages:
             thread = threading.Thread(target=self._guarded, args=(stage,), name=f"edgeseg-{name}", daemon=True)
             self._threads.append(thread)
         for thread in self._threads:
@@ -210,6 +178,7 @@ class Loop:
             results_dropped=self._results.dropped,
             step_ms=self._step_ms.percentiles(),
             age_ms=self._age_ms.percentiles(),
+            compensation=None if self._warp is None else self._warp.summary(),
         )
 
     def _capture(self) -> None:
@@ -222,32 +191,89 @@ class Loop:
             expected = frame.index + 1
             if not self._frames.put(frame, wait=not self.source.paced):
                 break
+            if self._warp is not None and not self._warp.put_frame(frame):
+                break
         self._frames.close()
 
     def _work(self) -> None:
         while (frame := self._frames.take()) is not None:
+            if self._warp is not None:
+                self._warp.take_note(frame.index)
             begin = time.perf_counter()
             labels = self.session.step(frame.rgb)
             step_ms = 1e3 * (time.perf_counter() - begin)
-            self._publish(frame, labels, step_ms)
+            self._step_ms.add(step_ms)
+            if self._warp is None:
+                self._publish_as_it_is(frame, labels, step_ms)
+            elif not self._warp.put_labels(Finished(frame.index, frame.captured_at_s, labels, step_ms)):
+                break
+        if self._warp is None:
+            self._end()
+        else:
+            self._warp.close()
+
+    def _move(self) -> None:
+        if self._warp is not None:
+            self._warp.run(self._publish_moved)
+        self._end()
+
+    def _end(self) -> None:
         self._ended_at = self._clock()
         self._results.close()
 
-    def _publish(self, frame: Frame, labels: np.ndarray, step_ms: float) -> None:
-        result = Result(
-            frame_index=frame.index,
-            captured_at=frame.captured_at_s,
-            published_at=self._clock(),
-            step_ms=step_ms,
-            labels=labels,
-            frame_rgb=frame.rgb,
-            configuration=self.session.configuration.name,
+    def _warp_stage(self, compensation: "Compensation", rate: str) -> WarpStage:
+        return WarpStage(
+            compensation,
+            rate=rate,
+            period_s=1.0 / self.source.fps,
+            paced=self.source.paced,
+            ignore_value=255 if self.session.classes is None else self.session.classes.ignore_value,
+            stop=self._stop,
         )
+
+    def _publish_as_it_is(self, frame: Frame, labels: np.ndarray, step_ms: float) -> None:
+        self._publish(
+            Result(
+                frame_index=frame.index,
+                captured_at=frame.captured_at_s,
+                published_at=self._clock(),
+                step_ms=step_ms,
+                labels=labels,
+                frame_rgb=frame.rgb,
+                configuration=self.session.configuration.name,
+                source_index=frame.index,
+                source_at=frame.captured_at_s,
+                stands_for=frame.captured_at_s,
+            )
+        )
+
+    def _publish_moved(self, moved: Moved) -> float:
+        frame_rgb = moved.frame.rgb.view()
+        frame_rgb.flags.writeable = False
+        result = Result(
+            frame_index=moved.frame.index,
+            captured_at=moved.frame.captured_at_s,
+            published_at=self._clock(),
+            step_ms=moved.source.step_ms,
+            labels=moved.moved.labels,
+            frame_rgb=frame_rgb,
+            configuration=self.session.configuration.name,
+            source_index=moved.source.source_index,
+            source_at=moved.source.source_at_s,
+            stands_for=moved.stands_for_s,
+            moved_px=moved.moved.moved_px,
+            invalid_share=None if math.isnan(moved.moved.invalid_share) else moved.moved.invalid_share,
+            fallback=moved.moved.fallback,
+            warp_ms=moved.warp_ms,
+        )
+        self._publish(result)
+        return result.published_at
+
+    def _publish(self, result: Result) -> None:
         self._published += 1
-        self._step_ms.add(step_ms)
         self._age_ms.add(1e3 * result.age_s)
         if self._keep_log:
-            self.log.append(Publication(result.published_at, frame.index))
+            self.log.append(Publication(result.published_at, result.source_index))
         if self._on_result is not None:
             self._on_result(result)
         else:
@@ -268,6 +294,8 @@ class Loop:
     def _wake(self) -> None:
         self._frames.close()
         self._results.close()
+        if self._warp is not None:
+            self._warp.close()
 
     def _join(self) -> None:
         for thread in self._threads:

@@ -6,17 +6,21 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
 from edgeseg.classes import ClassSet
 from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.latency_aware import Publication, streaming_offsets, streaming_scores
-from edgeseg.runtime.loop import Loop, LoopSummary, Result
+from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.overlay import VideoWriter, overlay, resize_labels, video_writer
+from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.session import Session
 from edgeseg.runtime.source import Source
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.compensation import Compensation
 
 SCORE_BYTES = 512 << 20
 """Label maps kept for the score; a longer run is scored up to there."""
@@ -58,6 +62,8 @@ def run_loop(
     save: Path | str | None = None,
     json_lines: TextIO | None = None,
     progress: Callable[[Result], None] | None = None,
+    compensation: "Compensation | None" = None,
+    rate: str = "network",
 ) -> RunReport:
     """Run `session` over `source` until it ends, `frames` results or `seconds` have come, or Ctrl-C.
 
@@ -70,20 +76,21 @@ def run_loop(
         save: overlay video (.mp4) at the source's frame rate: each result is shown until the next one.
         json_lines: one line per result: frame index, times, age, step time.
         progress: called with each result.
+        compensation, rate: as in `Loop`. Labels whose invalid pixels are marked are not scored.
 
     Raises:
         The first failure of a stage; then no video is written.
         KeyboardInterrupt: Ctrl-C before the first result, or a second one. After a result the first one ends the loop
             as the source's end does, and is in the report.
     """
-    score = _StreamingScore(source, classes)
+    score = _StreamingScore(source, classes, marked=compensation is not None and compensation.mark_invalid)
     first: Result | None = None
     last: Result | None = None
     interruption: KeyboardInterrupt | None = None
     path = None if save is None else Path(save)
     with ExitStack() as stack:
         writer = stack.enter_context(video_writer(path, source.fps, source.size_hw)) if path is not None else None
-        loop = stack.enter_context(Loop(session, source))
+        loop = stack.enter_context(Loop(session, source, compensation=compensation, rate=rate))
         try:
             for results, result in enumerate(loop, start=1):
                 # First of all: a Ctrl-C after anything was written finds a result to end the video with.
@@ -113,22 +120,23 @@ def run_loop(
 class _StreamingScore:
     """Keeps label maps during the loop and scores them afterwards."""
 
-    def __init__(self, source: Source, classes: ClassSet) -> None:
+    def __init__(self, source: Source, classes: ClassSet, *, marked: bool = False) -> None:
         own = source.classes
         self._source = source
         self._class_count = len(classes)
-        self._scores = source.paced and own is not None and own.names == classes.names
+        self._scores = source.paced and own is not None and own.names == classes.names and not marked
         self._room = SCORE_BYTES
         self._log: list[Publication] = []
-        self._labels: dict[int, np.ndarray] = {}
+        # Labels from one frame are published several times when they are moved: they are found by publication.
+        self._labels: list[np.ndarray] = []
 
     def add(self, result: Result) -> None:
         if not self._scores or self._room < result.labels.nbytes:
             return
         self._room -= result.labels.nbytes
         # The log comes last: a Ctrl-C between the two lines leaves no entry without its labels.
-        self._labels[result.frame_index] = result.labels
-        self._log.append(Publication(result.published_at, result.frame_index))
+        self._labels.append(result.labels)
+        self._log.append(Publication(result.published_at, len(self._labels) - 1))
 
     def finish(self) -> tuple[float | None, float | None, int]:
         """sLAmIoU of all camera frames that came before the last publication, of those after the first, their number.
@@ -158,7 +166,7 @@ class _StreamingScore:
         scores = streaming_scores(
             self._log,
             captured_at_s,
-            lambda index: resize_labels(self._labels[index], self._source.size_hw),
+            lambda entry: resize_labels(self._labels[entry], self._source.size_hw),
             labels,
             class_count=self._class_count,
         )
@@ -181,9 +189,16 @@ def write_overlays(
 
 
 def _write(writer: VideoWriter, last: Result | None, result: Result, classes: ClassSet) -> None:
-    """Show the result before until this one's frame."""
-    if last is not None:
-        writer.write(_overlaid(last, classes), times=result.frame_index - last.frame_index)
+    """Show the result before until this one's frame.
+
+    Labels that were moved to the next frame are shown over it.
+    """
+    if last is None or result.frame_index <= last.frame_index:
+        return
+    times = result.frame_index - last.frame_index
+    is_ahead = times == 1 and last.stands_for > last.captured_at
+    picture = overlay(result.frame_rgb if is_ahead else last.frame_rgb, last.labels, classes)
+    writer.write(picture, times=times)
 
 
 def _overlaid(result: Result, classes: ClassSet) -> np.ndarray:
@@ -198,6 +213,12 @@ def _line(result: Result) -> dict[str, Any]:
         "published_at": round(result.published_at, 6),
         "age_s": round(result.age_s, 6),
         "step_ms": round(result.step_ms, 3),
+        "source_index": result.source_index,
+        "source_age_s": round(result.published_at - result.source_at, 6),
+        "moved_px": round(result.moved_px, 3),
+        "invalid_share": None if result.invalid_share is None else round(result.invalid_share, 6),
+        "fallback": result.fallback,
+        "warp_ms": round(result.warp_ms, 3),
         "configuration": result.configuration,
         "pixels": {str(value): int(count) for value, count in zip(present, counts, strict=True)},
     }

@@ -54,6 +54,16 @@ class LatestSlot(Generic[T]):
             self._changed.notify_all()
             return item
 
+    def take_all(self) -> list[T]:
+        """All items held, oldest first, waiting for one; empty when the slot is closed and empty, or stopped."""
+        with self._changed:
+            first = self.take()
+            if first is None:
+                return []
+            items = [first, *self._items]
+            self._items.clear()
+            return items
+
     def close(self) -> None:
         """No more items will come: `take` gives what is left, then None."""
         with self._changed:

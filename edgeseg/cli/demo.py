@@ -149,7 +149,7 @@ def _loop(
     video_path: Path,
 ) -> "RunReport":
     from edgeseg.data.recorded import RecordedVideo
-    from edgeseg.runtime.loop import Result
+    from edgeseg.runtime.result import Result
     from edgeseg.runtime.run import run_loop, write_overlays
     from edgeseg.runtime.session import load
     from edgeseg.runtime.source import VideoSource

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from edgeseg.cli.options import FRAME_RATE
+from edgeseg.cli.options import COMPENSATION_MODES, FRAME_RATE
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.loop import Result
     from edgeseg.runtime.pick import Pick
+    from edgeseg.runtime.result import Result
     from edgeseg.runtime.run import RunReport
 
 
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
 @click.option("--split", help="Split of a data set.  [default: val]")
 @click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
+@click.option("--compensation", type=click.Choice(COMPENSATION_MODES), metavar="MODE",
+              help=f"Move labels along the flow to the newest frame: {', '.join(COMPENSATION_MODES)}.")  # fmt: skip
+@click.option("--flow", metavar="NAME", help="Optical flow of the compensation.  [default: dis-ultrafast]")
+@click.option(
+    "--flow-divisor",
+    type=click.IntRange(1),
+    help="The flow's size is the frame's over this.  [default: 2]",
+)
+@click.option("--rate", type=click.Choice(["network", "camera"]), default="network", show_default=True,
+              help="Results per step of the network, or with --compensation per camera frame.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
 @click.option("--save", metavar="FILE.mp4", help="Write a video with the labels over the frames.")
@@ -40,6 +50,10 @@ def command(
     threads: int | None,
     split: str | None,
     no_pace: bool,
+    compensation: str | None,
+    flow: str | None,
+    flow_divisor: int | None,
+    rate: str,
     frames: int | None,
     seconds: float | None,
     save: str | None,
@@ -50,12 +64,15 @@ def command(
 
     Ctrl-C ends the loop and keeps what it made: the video is finished and the summary printed.
 
+    With --compensation the labels are moved to the newest frame, along the motion in the image since the frame that
+    they were computed from; --rate camera does so at every camera frame, however slow the network is.
+
     Without --configuration it picks by the device profile for the source's frame rate, and measures when there is none.
     """
     import json
 
     from edgeseg.bundle import Bundle
-    from edgeseg.cli.options import check_different_files, measuring_bar
+    from edgeseg.cli.options import check_different_files, compensation_of, measuring_bar
     from edgeseg.errors import InputError
     from edgeseg.runtime.run import run_loop
     from edgeseg.runtime.session import load
@@ -67,6 +84,9 @@ def command(
     if as_json and json_lines == "-":
         raise InputError("--json and --json-lines - both write to standard output | give --json-lines a file")
     check_different_files(source=source, save=save, json_lines=json_lines)
+    moving = compensation_of(compensation, flow, flow_divisor)
+    if rate == "camera" and moving is None:
+        raise InputError("--rate camera moves labels to each frame | name how: --compensation MODE")
     opened = Bundle.open(bundle_path(bundle))
     camera = open_source(source, fps=fps, paced=not no_pace, split=split)
     try:
@@ -91,6 +111,8 @@ def command(
                 save=save,
                 json_lines=lines,
                 progress=progress,
+                compensation=moving,
+                rate=rate,
             )
     finally:
         camera.close()
@@ -118,6 +140,15 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
         f"dropped        {summary.frames_dropped} frames while busy, {summary.frames_missed} missed by the source, "
         f"{summary.results_dropped} results not taken",
     ]
+    if (moved := summary.compensation) is not None:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(moved.fallbacks.items())) or "none"
+        lines += [
+            f"compensation   {moved.mode}, {moved.flow}, size / {moved.divisor}, at the {moved.rate}'s rate; "
+            f"moved by {moved.moved_px:.1f} px in the mean",
+            f"warp           {figures(moved.warp_ms)} ms",
+            f"source age     {figures(moved.source_age_ms)} ms: of the frame that the labels were computed from",
+            f"not moved      {reasons}",
+        ]
     if report.slamiou is not None:
         after = (
             f", {report.slamiou_after_first:.3f} from the first labels on"

@@ -232,6 +232,7 @@ class Publication:
     published_at_s: float
     """On the clock of the frames' capture times."""
     frame_index: int
+    """Or any other key of the labels: a frame's moved labels are published several times, and keyed by publication."""
 
 
 def streaming_offsets(publications: Sequence[Publication], captured_at_s: Sequence[float]) -> list[int | None]:

@@ -1,0 +1,84 @@
+"""What the camera loop gives: a result per label map, and a summary of the run."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.warp_stage import CompensationSummary
+
+
+@dataclass(frozen=True)
+class Result:
+    """One label map of the loop. Times in seconds on the source's clock."""
+
+    frame_index: int
+    captured_at: float
+    """When the frame was captured."""
+    published_at: float
+    """When its labels could be read."""
+    step_ms: float
+    """What `Session.step` took."""
+    labels: np.ndarray
+    """uint8 `(h, w)`, owned by the receiver."""
+    frame_rgb: np.ndarray
+    """uint8 `(H, W, 3)` RGB, the frame that the labels were computed from; with compensation the newest frame that was
+    known when they were moved, read-only, because the network may be reading it too."""
+    configuration: str
+    source_index: int
+    """The frame that the labels were computed from; `frame_index` without compensation."""
+    source_at: float
+    """When that frame was captured."""
+    stands_for: float
+    """The time that the labels stand for: `source_at` until they are moved. Compensation that extrapolates aims at the
+    next frame, the first one that can be there when they are read."""
+    moved_px: float = 0.0
+    """Mean movement, in pixels."""
+    invalid_share: float | None = None
+    """Share of pixels that were hidden in the frame that the labels come from; None where that is not computed, as it
+    is when such pixels are marked."""
+    fallback: str | None = None
+    """Why the labels were left as they were, when they should have been moved."""
+    warp_ms: float = 0.0
+    """What the stage took that moves labels, from the frame or the labels that made it start."""
+
+    @property
+    def age_s(self) -> float:
+        """How old the labels were when they could first be read."""
+        return self.published_at - self.captured_at
+
+
+@dataclass(frozen=True)
+class LoopSummary:
+    """What a loop did. Percentiles over the last 65,536 results."""
+
+    configuration: str
+    source: str
+    source_fps: float
+    seconds: float
+    """From the first frame's capture on: opening a source takes its time, and is none of the loop's."""
+    results: int
+    frames_captured: int
+    frames_dropped: int
+    """Captured frames that a newer one replaced before the worker was free."""
+    frames_missed: int
+    """Frames that the source skipped because nobody took them in time."""
+    results_dropped: int
+    """Results that a slow reader did not take."""
+    step_ms: dict[str, float]
+    """p50, p90, p99 and max of what a step took, in ms."""
+    age_ms: dict[str, float]
+    """The same of the results' age when they were published, in ms: since `Result.captured_at`."""
+    compensation: "CompensationSummary | None" = None
+    """What compensation did; None without."""
+
+    @property
+    def fps(self) -> float:
+        """Results per second."""
+        return self.results / self.seconds if self.seconds > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        compensation = None if self.compensation is None else self.compensation.as_dict()
+        return {**vars(self), "compensation": compensation, "fps": self.fps}
