@@ -26,6 +26,7 @@ COMMANDS = {
     "profile": "Measure a bundle's configurations on this device and pick one.",
     "pick": "Pick a configuration from a stored device profile.",
     "run": "Run a camera loop.",
+    "show": "Show what motion compensation changes, as a video.",
     "doctor": "Say which backends and devices are usable here.",
 }
 """Command -> its line in `edgeseg --help`; each is the object `command` of the module of that name."""

@@ -1,0 +1,103 @@
+"""`edgeseg show`: what motion compensation changes, as a video to look at."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeseg.cli.options import COMPENSATION_MODES, FRAME_RATE
+
+if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.runtime.show import ShowReport
+
+
+@click.command(name="show")
+@click.argument("bundle")
+@click.option("--source", metavar="SRC", required=True,
+              help="Video file, folder of images, data set, or street[:HxW][@FPS].")  # fmt: skip
+@click.option("--compensation", type=click.Choice(COMPENSATION_MODES), metavar="MODE", default=COMPENSATION_MODES[-1],
+              show_default=True, help=f"How labels are moved: {', '.join(COMPENSATION_MODES)}.")  # fmt: skip
+@click.option("--flow", metavar="NAME", help="Optical flow of the compensation.  [default: dis-ultrafast]")
+@click.option("--flow-divisor", type=click.IntRange(1), help="The flow's size is the frame's over this.  [default: 2]")
+@click.option("--delay", type=click.IntRange(1, 60), default=3, show_default=True,
+              help="Frames that the labels are late.")  # fmt: skip
+@click.option("--configuration", metavar="NAME", help="Configuration to run.  [default: the most accurate one]")
+@click.option("--fps", type=FRAME_RATE, help="Frame rate of the source.  [default: its own]")
+@click.option("--split", help="Split of a data set.  [default: val]")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
+@click.option("--frames", type=click.IntRange(1), help="Stop after so many frames.")
+@click.option("--out", default="compensation.mp4", show_default=True, metavar="FILE.mp4", help="The video to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def command(
+    bundle: str,
+    source: str,
+    compensation: str,
+    flow: str | None,
+    flow_divisor: int | None,
+    delay: int,
+    configuration: str | None,
+    fps: float | None,
+    split: str | None,
+    device: str,
+    threads: int | None,
+    frames: int | None,
+    out: str,
+    as_json: bool,
+) -> None:
+    """Show what compensation does to BUNDLE's labels: a video of labels as they come, labels moved, and their errors.
+
+    The delay is simulated: the video is the same on any machine, and needs no camera. Errors need true labels, as data
+    sets and the simulator have them; elsewhere the third panel shows where the two label maps differ.
+    """
+    import json
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.cli.options import check_different_files, compensation_of
+    from edgeseg.errors import InputError
+    from edgeseg.runtime.session import load
+    from edgeseg.runtime.show import compensation_video
+    from edgeseg.runtime.source import open_source
+    from edgeseg.shipped import bundle_path
+
+    if source.isdecimal() or "://" in source:
+        raise InputError(f"camera {source} cannot be played again the same | record it, and give the recording")
+    check_different_files(source=source, out=out)
+    moving = compensation_of(compensation, flow, flow_divisor)
+    assert moving is not None
+    opened = Bundle.open(bundle_path(bundle))
+    name = configuration or _most_accurate(opened)
+    recording = open_source(source, fps=fps, paced=False, split=split)
+    try:
+        with load(
+            opened, configuration=name, device=device, threads=threads, frame_size_hw=recording.size_hw
+        ) as session:
+            report = compensation_video(
+                session, recording, out, classes=opened.classes, compensation=moving, delay=delay, frames=frames
+            )
+    finally:
+        recording.close()
+    if as_json:
+        click.echo(
+            json.dumps({"configuration": name, "delay": delay, **moving.as_dict(), **report.as_dict()}, indent=1)
+        )
+    else:
+        _print(report, name, delay)
+
+
+def _most_accurate(bundle: "Bundle") -> str:
+    """The configuration with the highest mIoU without delay; the first one where none was scored."""
+    return max(bundle.configurations, key=lambda entry: entry.accuracy.miou[0] if entry.accuracy else -1.0).name
+
+
+def _print(report: "ShowReport", name: str, delay: int) -> None:
+    click.echo(f"configuration  {name}, labels {delay} frame{'s' if delay > 1 else ''} late")
+    if report.miou_late is not None:
+        click.echo(
+            f"mIoU           {report.miou_late:.3f} as they come, {report.miou_moved:.3f} moved to the present, over "
+            f"{report.scored_frames} frames with labels"
+        )
+    if report.fallbacks:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.fallbacks.items()))
+        click.echo(f"not moved      {reasons}")
+    click.echo(f"video          {report.video}, {report.frames} frames")
