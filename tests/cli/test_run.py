@@ -56,6 +56,21 @@ def test_run_says_what_the_pick_promised_and_that_it_had_to_measure(bundle, imag
     assert "at 30 frames/s" in result.stdout
 
 
+def test_run_tells_what_compensation_did(bundle, images, tmp_path):
+    arguments = (
+        bundle.root, "--source", images, "--fps", 30, "--configuration", "plain_32x48",
+        "--compensation", "late-warp", "--flow-divisor", 1, "--rate", "camera",
+    )  # fmt: skip
+    result = run(*arguments, "--json-lines", tmp_path / "lines.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "compensation   late-warp, dis-ultrafast, size / 1, at the camera's rate" in result.stdout
+    assert "warp           p50" in result.stdout
+    rows = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert all(row["source_index"] <= row["frame_index"] for row in rows)
+    summary = json.loads(run(*arguments, "--json").stdout)
+    assert summary["compensation"]["divisor"] == 1
+
+
 def test_run_stops_after_the_frames_asked_for(bundle, images):
     result = run(
         bundle.root, "--source", images, "--fps", 10, "--configuration", "plain_32x48", "--frames", 2, "--json"
@@ -72,6 +87,15 @@ def test_run_stops_after_the_frames_asked_for(bundle, images):
         (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
         (["--source", "street", "--configuration", "plain_32x48", "--json", "--json-lines", "-"], "both write"),
         (["--source", "street", "--profile", "missing.json"], "no device profile"),
+        (["--source", "street", "--configuration", "plain_32x48", "--rate", "camera"], "name how: --compensation"),
+        (
+            ["--source", "street", "--configuration", "plain_32x48", "--flow", "dis-ultrafast"],
+            "belong to a compensation",
+        ),
+        (
+            ["--source", "street", "--configuration", "plain_32x48", "--compensation", "late-warp", "--flow", "best"],
+            "unknown flow 'best'",
+        ),
     ],
 )
 def test_run_exits_with_2_when_an_option_is_wrong(bundle, arguments, words):
