@@ -14,6 +14,7 @@ from edgeseg.runtime.run import run_loop
 from edgeseg.runtime.session import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
+from edgeseg.runtime.warp_stage import Finished, WarpStage
 
 SIZE_HW = (96, 128)
 PAN_PX = 3
@@ -285,6 +286,37 @@ def test_the_video_has_every_camera_frame_once_at_the_cameras_rate(session, grap
     assert shown == sorted(shown)
     assert len(shown) > len(set(shown))
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == shown[-1] - shown[0] + 1
+
+
+def test_the_newest_frame_alone_gives_a_result_when_the_stage_is_behind():
+    stage = WarpStage(
+        Compensation("late-warp"), rate="camera", period_s=PERIOD_S, paced=True, ignore_value=255,
+        stop=threading.Event(),
+    )  # fmt: skip
+    for index in range(4):
+        stage.put_frame(Frame(index, index * PERIOD_S, view(index)))
+    stage.put_labels(Finished(0, 0.0, truth(0), 1.0))
+    stage.close()
+    seen = []
+    stage.run(lambda result: seen.append(result) or 0.5)
+    assert [(result.source.source_index, result.frame.index) for result in seen] == [(0, 3)]
+    assert right(seen[0].moved.labels, 3) > 0.97
+    assert stage.summary().source_age_ms["p50"] == 500.0
+
+
+def test_labels_with_marked_pixels_tell_their_share_and_are_not_scored(session, graphs):
+    results = []
+    report = run_loop(
+        session,
+        VideoSource(Panned(), graphs.classes),
+        classes=graphs.classes,
+        frames=8,
+        progress=results.append,
+        compensation=Compensation(mark_invalid=True),
+    )
+    assert report.slamiou is None
+    assert results[-1].invalid_share is not None
+    assert (results[-1].labels == 255).mean() == pytest.approx(results[-1].invalid_share)
 
 
 def test_slot_gives_all_that_waits():
