@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,12 @@ def compensation_of(mode: str | None, flow: str | None, divisor: int | None) -> 
         return None
     from edgeseg.runtime.compensation import Compensation
 
-    given = {"flow": flow, "divisor": divisor}
-    return Compensation(mode=mode, **{name: value for name, value in given.items() if value is not None})
+    chosen = Compensation(mode=mode)
+    return replace(
+        chosen,
+        flow=chosen.flow if flow is None else flow,
+        divisor=chosen.divisor if divisor is None else divisor,
+    )
 
 
 def parse_size_hw(text: str) -> tuple[int, int]:
