@@ -391,3 +391,19 @@ def test_what_is_no_frame_or_no_label_map_is_refused(give):
     compensator.add_frame(0, np.zeros((64, 64, 3), np.uint8), 0.0)
     with pytest.raises(InputError):
         give(compensator)
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "none"])
+def test_moved_labels_hold_no_value_that_the_labels_did_not_have(sliding, mode):
+    labels = np.where(blobs() % 2 == 0, 3, 9).astype(np.uint8)
+    moved = run(Compensator(Compensation(mode)), sliding, labels, 1, PERIOD_S * (len(sliding) + 0.3))
+    assert moved.fallback is None
+    assert set(np.unique(moved.labels)) == {3, 9}
+
+
+def test_static_scene_of_little_contrast_is_left_unchanged_when_the_flow_follows_noise():
+    rng = np.random.default_rng(1)
+    still = 128 + 0.06 * (texture() - 128)
+    frames = [rgb(still + rng.normal(0, 1, still.shape)) for _ in range(5)]
+    moved = run(Compensator(Compensation()), frames, blobs(), 1, 6 * PERIOD_S)
+    assert (moved.labels == blobs()).mean() >= 0.999
