@@ -8,7 +8,7 @@ from typing import Any
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
-from edgeseg.metrics.latency_aware import RatedTable
+from edgeseg.metrics.latency_aware import RatedTable, latency_tax
 
 STATISTICS = ("expected", "median")
 """`expected`: sum of P(k) * table[k] over the samples; `median`: table at the median latency's offset."""
@@ -143,7 +143,6 @@ def pick_row(configuration: BundleConfiguration, entry: LatencyProfile, fps: flo
     assert configuration.accuracy is not None
     table = rated_table(configuration, fps)
     median_s = entry.percentile_ms(50) / 1e3
-    miou = configuration.accuracy.miou[0]
     expected = table.expected(entry.latencies_s)
     return PickRow(
         name=configuration.name,
@@ -151,10 +150,10 @@ def pick_row(configuration: BundleConfiguration, entry: LatencyProfile, fps: flo
         p90_ms=entry.percentile_ms(90),
         p99_ms=entry.percentile_ms(99),
         offset=table.offset(median_s),
-        miou=miou,
+        miou=configuration.accuracy.miou[0],
         expected_lamiou=expected,
         median_lamiou=table.lamiou(median_s),
-        latency_tax=miou - expected,
+        latency_tax=latency_tax(configuration.accuracy.table, expected),
         is_bound=table.is_bound(median_s),
         samples=len(entry.samples_ms),
         skipped=entry.skipped,
