@@ -23,12 +23,13 @@ import numpy as np
 
 from benchmarks.measure import interleave, machine_facts, markdown_table, write_report
 from edgeseg.classes import CAMVID, ClassSet
+from edgeseg.config import FLOWS, MODES, Compensation
 from edgeseg.data.open import open_dataset
 from edgeseg.data.video import Video
 from edgeseg.errors import EdgesegError
 from edgeseg.metrics.confusion import ConfusionMatrix, Scores
-from edgeseg.runtime.compensation import MODES, Compensation, Compensator
-from edgeseg.runtime.optical_flow import FLOWS, flow_size_hw, grid_xy, open_flow
+from edgeseg.runtime.compensation import Compensator
+from edgeseg.runtime.optical_flow import flow_size_hw, grid_xy, open_flow
 from edgeseg.runtime.session import load
 
 OFFSETS = (1, 2, 3, 4, 6)

@@ -1,4 +1,4 @@
-"""A configuration: one deployable variant of a network, named by its knobs."""
+"""The knobs: `Configuration`, one deployable variant of a network, and `Compensation`, how its labels are moved."""
 
 from dataclasses import asdict, dataclass, fields
 
@@ -9,6 +9,10 @@ PRECISIONS = ("fp32",)
 """Precisions that graphs are exported in."""
 CWM_FORMS = ("concat", "split")
 """How a phase graph joins fresh and kept channels: `concat` by Concat, `split` by splitting the next convolution."""
+MODES = ("none", "extrapolate", "late-warp", "late-warp+extrapolate")
+"""How labels are moved to the present: 1-definitions, Motion compensation."""
+FLOWS = ("dis-ultrafast", "dis-fast", "dis-medium", "farneback")
+"""Optical flows that motion is taken from (`edgeseg.runtime.optical_flow`)."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +100,94 @@ class Configuration:
             return cls(**{**values, "size_hw": (int(height), int(width))})
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"a configuration is not readable ({error!r})") from error
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """How labels are moved to the present. A knob like those of `Configuration`, but of the loop and not of the graphs:
+    any compensation goes with any configuration, without a new export.
+    """
+
+    mode: str = "late-warp+extrapolate"
+    """One of `MODES`."""
+    flow: str = "dis-ultrafast"
+    """One of `FLOWS`."""
+    divisor: int = 2
+    """Flow is computed at 1 / divisor of the frame size, or smaller: `optical_flow.flow_size_hw`."""
+    mark_invalid: bool = False
+    """Pixels hidden in the labels' frame get the ignored value instead of keeping the label at their place."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"unknown compensation mode {self.mode!r} | known: {', '.join(MODES)}")
+        if self.flow not in FLOWS:
+            raise InputError(f"unknown flow {self.flow!r} | known: {', '.join(FLOWS)}")
+        if isinstance(self.divisor, bool) or not isinstance(self.divisor, int) or not 1 <= self.divisor <= 16:
+            raise InputError(f"the flow's divisor is a whole number from 1 to 16 | got {self.divisor!r}")
+        if not isinstance(self.mark_invalid, bool):
+            raise InputError(f"mark_invalid is true or false | got {self.mark_invalid!r}")
+
+    @property
+    def name(self) -> str:
+        """Short and unique: `none`, or mode, flow and divisor, as in `late-warp+extrapolate_dis-ultrafast_d2`."""
+        if not self.moves:
+            return self.mode
+        return f"{self.mode}_{self.flow}_d{self.divisor}" + ("_marked" if self.mark_invalid else "")
+
+    @property
+    def moves(self) -> bool:
+        """Whether labels are moved at all."""
+        return self.mode != "none"
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready form, read back by `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Compensation":
+        """Inverse of `as_dict`; what is missing has its default.
+
+        Raises:
+            InputError: an unknown knob, or a value out of range.
+        """
+        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
+        if unknown:
+            raise InputError(f"unknown compensation knobs {', '.join(map(str, unknown))}")
+        return cls(**values)
+
+
+UNCOMPENSATED = Compensation(mode="none")
+DEFAULT_COMPENSATIONS = (UNCOMPENSATED, Compensation())
+"""Those that an accuracy table is made for unless told otherwise."""
+ALL_COMPENSATIONS = (
+    *DEFAULT_COMPENSATIONS,
+    Compensation(mode="extrapolate"),
+    Compensation(mode="late-warp"),
+    Compensation(divisor=1),
+    Compensation(flow="dis-medium", divisor=1),
+)
+"""What `--compensation all` stands for: every mode, and the default mode with ever better and slower flows."""
+
+
+def parse_compensations(text: str) -> tuple[Compensation, ...]:
+    """Compensations named by a user: `all`, or names separated by commas, each a mode or a `Compensation.name`.
+
+    Raises:
+        InputError: an unknown name; the message lists the known ones.
+    """
+    if text == "all":
+        return ALL_COMPENSATIONS
+    return tuple(dict.fromkeys(_parse_compensation(name.strip()) for name in text.split(",")))
+
+
+def _parse_compensation(name: str) -> Compensation:
+    mode, _, rest = name.partition("_")
+    flow, _, divisor = rest.partition("_d")
+    if mode in MODES and not rest:
+        return Compensation(mode=mode)
+    if mode in MODES and flow in FLOWS and divisor.isdecimal():
+        return Compensation(mode=mode, flow=flow, divisor=int(divisor))
+    raise InputError(
+        f"unknown compensation {name!r} | known: all, {', '.join(MODES)}, and MODE_FLOW_dN with a flow of "
+        f"{', '.join(FLOWS)} at 1 / N of the frame size, as in {Compensation().name}"
+    )

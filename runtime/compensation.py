@@ -8,14 +8,14 @@ directly (mIoU .701 to .648 six frames late), and its cost per camera frame does
 import math
 import threading
 from collections import Counter, OrderedDict
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from edgeseg.config import Compensation
 from edgeseg.errors import InputError
 from edgeseg.runtime.optical_flow import (
-    FLOWS,
     consistent,
     flow_size_hw,
     frames_match,
@@ -27,58 +27,10 @@ from edgeseg.runtime.optical_flow import (
     scaled,
 )
 
-MODES = ("none", "extrapolate", "late-warp", "late-warp+extrapolate")
 FRAMES_HELD = 64
 """Camera frames whose motion is remembered; labels of an older frame are left as they are."""
 PERIODS_AHEAD_MAX = 16.0
 """Extrapolation over more frame periods than this is no prediction but a clock that jumped."""
-
-
-@dataclass(frozen=True)
-class Compensation:
-    """How labels are moved to the present: a knob of a configuration."""
-
-    mode: str = "late-warp+extrapolate"
-    """One of `MODES`."""
-    flow: str = "dis-ultrafast"
-    """One of `optical_flow.FLOWS`."""
-    divisor: int = 2
-    """Flow is computed at 1 / divisor of the frame size, or smaller: `optical_flow.flow_size_hw`."""
-    mark_invalid: bool = False
-    """Pixels hidden in the labels' frame get the ignored value instead of keeping the label at their place."""
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise InputError(f"unknown compensation mode {self.mode!r} | known: {', '.join(MODES)}")
-        if self.flow not in FLOWS:
-            raise InputError(f"unknown flow {self.flow!r} | known: {', '.join(FLOWS)}")
-        if isinstance(self.divisor, bool) or not isinstance(self.divisor, int) or not 1 <= self.divisor <= 16:
-            raise InputError(f"the flow's divisor is a whole number from 1 to 16 | got {self.divisor!r}")
-        if not isinstance(self.mark_invalid, bool):
-            raise InputError(f"mark_invalid is true or false | got {self.mark_invalid!r}")
-
-    @property
-    def name(self) -> str:
-        """Short and unique: `none`, or mode, flow and divisor, as in `late-warp+extrapolate_dis-ultrafast_d2`."""
-        if self.mode == "none":
-            return self.mode
-        return f"{self.mode}_{self.flow}_d{self.divisor}" + ("_marked" if self.mark_invalid else "")
-
-    def as_dict(self) -> dict[str, object]:
-        """JSON-ready form, read back by `from_dict`."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "Compensation":
-        """Inverse of `as_dict`; what is missing has its default.
-
-        Raises:
-            InputError: an unknown knob, or a value out of range.
-        """
-        unknown = sorted(set(values) - {entry.name for entry in fields(cls)})
-        if unknown:
-            raise InputError(f"unknown compensation knobs {', '.join(map(str, unknown))}")
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -143,15 +95,24 @@ class Compensator:
         ignore_value: what hidden pixels get when `compensation.mark_invalid`.
         check_consistency: compute the backward flow too, for `invalid_share` and so that hidden pixels keep the label
             at their place; it costs a second flow per frame. `mark_invalid` implies it.
+        frames_held: camera frames whose motion is remembered.
     """
 
-    def __init__(self, compensation: Compensation, *, ignore_value: int = 255, check_consistency: bool = False) -> None:
+    def __init__(
+        self,
+        compensation: Compensation,
+        *,
+        ignore_value: int = 255,
+        check_consistency: bool = False,
+        frames_held: int = FRAMES_HELD,
+    ) -> None:
         if not 0 <= ignore_value <= 255:
             raise InputError(f"the ignored value is a byte | got {ignore_value}")
         self.compensation = compensation
         self.fallbacks: Counter[str] = Counter()
         """How often labels were left as they are, by reason."""
         self._ignore_value = ignore_value
+        self._frames_held = frames_held
         self._checks = compensation.mark_invalid or check_consistency
         self._flow = open_flow(compensation.flow)
         self._lock = threading.Lock()
@@ -186,7 +147,7 @@ class Compensator:
         step = self._step(frame_rgb, float(captured_at_s), None if before is None else self._steps[before])
         self._steps[index] = step
         self._added += 1
-        while len(self._steps) > FRAMES_HELD:
+        while len(self._steps) > self._frames_held:
             self._steps.popitem(last=False)
 
     def add_labels(self, labels: np.ndarray, source_index: int) -> None:
@@ -210,10 +171,24 @@ class Compensator:
         if newest is None:
             return None
         labels, source = newest
+        return self.move(labels, source, next(reversed(self._steps), source), time_s)
+
+    def move(self, labels: np.ndarray, source_index: int, newest_index: int, time_s: float) -> MovedLabels:
+        """Labels of one frame moved to `time_s`, from the frames up to `newest_index` alone.
+
+        For accuracy tables, which ask for many delays of the same labels: the motion of an earlier call is continued
+        when the source is the same and the newest frame a later one.
+
+        Args:
+            labels: uint8 `(h, w)`.
+            source_index: frame that they were computed from.
+            newest_index: newest frame to be used; one that was added.
+        """
+        source = source_index
         step = self._steps.get(source)
         source_at_s = math.nan if step is None else step.captured_at_s
         try:
-            motion = self._motion(source, float(time_s))
+            motion = self._motion(source, newest_index, float(time_s))
         except _Unmoved as reason:
             self.fallbacks[str(reason)] += 1
             return MovedLabels(labels.copy(), source, source_at_s, 0.0, math.nan, str(reason))
@@ -257,14 +232,13 @@ class Compensator:
             return "clock"
         return None
 
-    def _motion(self, source: int, time_s: float) -> tuple[_Path, float] | None:
+    def _motion(self, source: int, newest: int, time_s: float) -> tuple[_Path, float] | None:
         """The motion field to move by and its factor; None when the labels are to stay where they are."""
         mode = self.compensation.mode
         if mode == "none":
             return None
-        if source not in self._steps:
+        if source not in self._steps or newest not in self._steps:
             raise _Unmoved("source frame not held")
-        newest = next(reversed(self._steps))
         if mode == "late-warp":
             return None if source == newest else (self._composed(source, newest), 1.0)
         indices = list(self._steps)

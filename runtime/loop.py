@@ -24,7 +24,7 @@ from edgeseg.runtime.source import Frame, Source, open_source
 from edgeseg.runtime.warp_stage import Finished, Moved, WarpStage, check_rate
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.compensation import Compensation
+    from edgeseg.config import Compensation
 
 RESULTS_HELD = 4
 """Results that wait for a slow reader; beyond, the oldest is dropped."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from edgeseg.config import FLOWS
 from edgeseg.errors import InputError
 
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -47,7 +48,6 @@ _FLOWS: dict[str, Callable[[], FlowFunction]] = {
     "dis-medium": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM),
     "farneback": _farneback,
 }
-FLOWS = tuple(_FLOWS)
 
 
 def open_flow(name: str) -> FlowFunction:

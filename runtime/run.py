@@ -20,7 +20,7 @@ from edgeseg.runtime.session import Session
 from edgeseg.runtime.source import Source
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.compensation import Compensation
+    from edgeseg.config import Compensation
 
 SCORE_BYTES = 512 << 20
 """Label maps kept for the score; a longer run is scored up to there."""

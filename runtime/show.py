@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 from edgeseg.classes import ClassSet
+from edgeseg.config import Compensation
 from edgeseg.errors import InputError
 from edgeseg.metrics.confusion import ConfusionMatrix
-from edgeseg.runtime.compensation import Compensation, Compensator
+from edgeseg.runtime.compensation import Compensator
 from edgeseg.runtime.overlay import overlay, resize_labels, video_writer
 from edgeseg.runtime.session import Session
 from edgeseg.runtime.source import Source

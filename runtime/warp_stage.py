@@ -14,7 +14,8 @@ from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.compensation import Compensation, MovedLabels
+    from edgeseg.config import Compensation
+    from edgeseg.runtime.compensation import MovedLabels
 
 RATES = ("network", "camera")
 INBOX = 16

@@ -12,7 +12,7 @@ import click
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.compensation import Compensation
+    from edgeseg.config import Compensation
 
 FRAME_RATE = click.FloatRange(min=0, min_open=True)
 """Frames per second."""
@@ -46,7 +46,7 @@ def compensation_of(mode: str | None, flow: str | None, divisor: int | None) -> 
         if flow is not None or divisor is not None:
             raise InputError("--flow and --flow-divisor belong to a compensation | add --compensation MODE")
         return None
-    from edgeseg.runtime.compensation import Compensation
+    from edgeseg.config import Compensation
 
     chosen = Compensation(mode=mode)
     return replace(

@@ -5,8 +5,8 @@ import pytest
 
 from benchmarks import compensation as benchmark
 from edgeseg.classes import CAMVID
+from edgeseg.config import Compensation
 from edgeseg.data.street import StreetDataset
-from edgeseg.runtime.compensation import Compensation
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeseg.config import FLOWS, MODES, Compensation
 from edgeseg.errors import InputError
-from edgeseg.runtime.compensation import FRAMES_HELD, MODES, Compensation, Compensator
+from edgeseg.runtime.compensation import FRAMES_HELD, Compensator
 from edgeseg.runtime.optical_flow import (
     FLOW_PIXELS_MAX,
-    FLOWS,
     consistent,
     flow_size_hw,
     grey,
