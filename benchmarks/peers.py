@@ -41,7 +41,8 @@ from edgeseg.export.accuracy import EvaluationData
 from edgeseg.export.pipeline import export_bundle
 from edgeseg.export.source import checkpoint_source
 from edgeseg.export.sweep import DENSE, OWN, Grid, plan_grid
-from edgeseg.metrics.latency_aware import AccuracyTable, RatedTable
+from edgeseg.metrics.latency_aware import AccuracyTable
+from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.pick import pick
 from edgeseg.runtime.profiler import profile_bundle
 from edgeseg.runtime.session import usable_cores

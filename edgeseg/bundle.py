@@ -7,18 +7,20 @@ files with their sizes and SHA-256.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgeseg.accuracy import Accuracy
+from edgeseg.atomic import write_text
 from edgeseg.classes import ClassSet
-from edgeseg.config import Configuration
+from edgeseg.config import UNCOMPENSATED, Compensation, Configuration
 from edgeseg.errors import ArtifactError, EdgesegError
 from edgeseg.metrics.latency_aware import AccuracyTable
 
 FORMAT = "edgeseg-bundle"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 MANIFEST = "manifest.json"
 
 
@@ -65,29 +67,6 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """The accuracy table and how it was made."""
-
-    data_set: str
-    split: str
-    fps: float
-    """Frame rate of the scored videos: entry k is k / fps seconds late."""
-    frames: int
-    size_hw: tuple[int, int]
-    """Size at which labels were compared, that of the data set's label maps."""
-    miou: tuple[float, ...]
-    """mIoU at k = 0..K."""
-    movable_miou: tuple[float | None, ...]
-    """Moving-object mIoU at k = 0..K; None where no movable class occurs."""
-    iou: tuple[float | None, ...]
-    """Per-class IoU at k = 0; None for a class that does not occur."""
-
-    @property
-    def table(self) -> AccuracyTable:
-        return AccuracyTable(self.miou)
-
-
-@dataclass(frozen=True)
 class BundleConfiguration:
     """One configuration of a bundle: its knobs, its graphs and how they follow each other."""
 
@@ -121,6 +100,26 @@ class BundleConfiguration:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A configuration and how its labels are moved: what is profiled, picked and run."""
+
+    configuration: BundleConfiguration
+    compensation: Compensation = UNCOMPENSATED
+
+    @property
+    def name(self) -> str:
+        """The configuration's name, and the compensation's behind a space where labels are moved."""
+        moved = f" {self.compensation.name}" if self.compensation.moves else ""
+        return self.configuration.name + moved
+
+    @property
+    def table(self) -> AccuracyTable | None:
+        """mIoU over k; None where it was not scored."""
+        accuracy = self.configuration.accuracy
+        return accuracy.table_of(self.compensation) if accuracy else None
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle on disk, its manifest read and checked. `verify` checks the files."""
 
@@ -151,6 +150,16 @@ class Bundle:
                 return entry
         known = ", ".join(entry.name for entry in self.configurations)
         raise ArtifactError(f"{self.root.name} has no configuration {name!r} | it has: {known}")
+
+    def candidates(self, compensations: Sequence[Compensation] | None = None) -> tuple[Candidate, ...]:
+        """Every configuration with each of `compensations`; by default with those that it has accuracy tables for."""
+        return tuple(
+            Candidate(entry, compensation)
+            for entry in self.configurations
+            for compensation in (
+                compensations or (entry.accuracy.compensations if entry.accuracy else (UNCOMPENSATED,))
+            )
+        )
 
     def path(self, file: str) -> Path:
         """Path of one of the bundle's files.
@@ -230,6 +239,15 @@ def manifest_dict(bundle: Bundle) -> dict[str, Any]:
     return {**values, "checksum": _checksum(values)}
 
 
+def save_manifest(bundle: Bundle) -> None:
+    """Write the manifest of a bundle whose files are in place, whole or not at all.
+
+    Raises:
+        ArtifactError: the folder cannot be written to.
+    """
+    write_text(bundle.root / MANIFEST, json.dumps(manifest_dict(bundle), indent=1) + "\n")
+
+
 def configuration_digest(graphs: Mapping[str, Graph], files: Mapping[str, FileRecord]) -> str:
     """SHA-256 over roles and file hashes: equal digests run the same arithmetic."""
     lines = [
@@ -278,9 +296,7 @@ def _configuration_dict(entry: BundleConfiguration) -> dict[str, Any]:
         "links": [vars(link).copy() for link in entry.links],
         "parity": vars(entry.parity).copy() if entry.parity else None,
         "calibration": None,
-        "accuracy": {key: list(value) if isinstance(value, tuple) else value for key, value in vars(accuracy).items()}
-        if accuracy
-        else None,
+        "accuracy": accuracy.as_dict() if accuracy else None,
         "notes": dict(entry.notes),
     }
 
@@ -339,23 +355,6 @@ def _parse_configuration(values: dict[str, Any], files: Mapping[str, FileRecord]
         links=links,
         digest=digest,
         parity=Parity(**parity) if parity else None,
-        accuracy=_parse_accuracy(values["accuracy"]) if values["accuracy"] else None,
+        accuracy=Accuracy.from_dict(values["accuracy"]) if values["accuracy"] else None,
         notes=values["notes"],
     )
-
-
-def _parse_accuracy(values: dict[str, Any]) -> Accuracy:
-    height, width = values["size_hw"]
-    accuracy = Accuracy(
-        **{
-            **values,
-            "size_hw": (int(height), int(width)),
-            "miou": tuple(values["miou"]),
-            "movable_miou": tuple(values["movable_miou"]),
-            "iou": tuple(values["iou"]),
-        }
-    )
-    AccuracyTable(accuracy.miou)
-    if not accuracy.fps > 0:
-        raise ArtifactError(f"an accuracy table needs a positive frame rate | got {accuracy.fps}")
-    return accuracy

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from edgeseg.atomic import write_text
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import Bundle, Candidate
+from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.errors import ArtifactError
 
 FORMAT = "edgeseg-device-profile"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 STABLE_VARIATION = 0.025
 """Coefficient of variation above which a measurement is called unstable (the threshold that trtexec warns at)."""
 
@@ -23,6 +24,7 @@ class LatencyProfile:
     """Latencies of one configuration, from frame bytes in to label bytes out."""
 
     name: str
+    """Name of the configuration."""
     digest: str
     """Digest of the configuration that was measured (`BundleConfiguration.digest`)."""
     samples_ms: tuple[float, ...]
@@ -34,6 +36,11 @@ class LatencyProfile:
     """Latency of the first step after a reset, which the samples leave out; None for a stateless configuration."""
     skipped: str | None = None
     """Why measuring stopped early (it could no longer win), or None when it was measured in full."""
+    compensation: Compensation = UNCOMPENSATED
+    """How the labels were moved to the present. A sample then ends when the moved labels can be read, and the flow of
+    the camera's frames ran beside the network, as it does in the loop."""
+    flow_ms: tuple[float, ...] = ()
+    """With compensation: what each camera frame's flow took, beside the network."""
 
     @property
     def latencies_s(self) -> np.ndarray:
@@ -86,8 +93,15 @@ class DeviceProfile:
     command_line: str
 
     def entry(self, name: str) -> LatencyProfile | None:
-        """The entry of configuration `name`, if it has one."""
-        return next((entry for entry in self.entries if entry.name == name), None)
+        """The entry of configuration `name` without compensation, if it has one."""
+        return self._entry(name, UNCOMPENSATED)
+
+    def entry_of(self, candidate: Candidate) -> LatencyProfile | None:
+        """The entry of a candidate, if it was measured."""
+        return self._entry(candidate.configuration.name, candidate.compensation)
+
+    def _entry(self, name: str, compensation: Compensation) -> LatencyProfile | None:
+        return next((e for e in self.entries if e.name == name and e.compensation == compensation), None)
 
     def check_fits(self, bundle: Bundle) -> None:
         """Refuse a bundle that is not the measured one.
@@ -174,6 +188,9 @@ def _parse_entry(values: dict[str, Any]) -> LatencyProfile:
         peak_memory_mb=None if memory is None else float(memory),
         first_step_ms=None if first_step is None else float(first_step),
         skipped=values["skipped"],
+        # Profiles of format 1.0 know no compensation.
+        compensation=Compensation.from_dict(values.get("compensation", {"mode": "none"})),
+        flow_ms=tuple(float(sample) for sample in values.get("flow_ms", ())),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from edgeseg.bundle import Accuracy, BundleConfiguration
+from edgeseg.accuracy import Accuracy
+from edgeseg.bundle import BundleConfiguration
 from edgeseg.classes import ClassSet
 from edgeseg.data.unseen import refuse_trained_on
 from edgeseg.data.video import Dataset, Video

@@ -1,7 +1,6 @@
 """Writes bundles: small graphs beside one file of weights, each stored once, the manifest last, all or nothing."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -23,7 +22,7 @@ from edgeseg.bundle import (
     Graph,
     configuration_digest,
     file_sha256,
-    manifest_dict,
+    save_manifest,
 )
 from edgeseg.classes import ClassSet
 from edgeseg.errors import InputError
@@ -125,8 +124,7 @@ class BundleWriter:
             versions=tool_versions(),
             created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
-        text = json.dumps(manifest_dict(bundle), indent=1) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+        save_manifest(bundle)
 
     def _store_weights(self, variants: Sequence[Variant]) -> dict[str, dict[str, bool]]:
         """Write weights.bin and the graphs; per variant and role, whether the graph refers to weights.bin."""

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
-from edgeseg.bundle import Accuracy, Parity, StateLink
+from edgeseg.accuracy import Accuracy
+from edgeseg.bundle import Parity, StateLink
 from edgeseg.config import Configuration
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
-from edgeseg.metrics.latency_aware import Publication
+from edgeseg.metrics.streaming import Publication
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.session import Session

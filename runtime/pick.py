@@ -8,7 +8,8 @@ from typing import Any
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
-from edgeseg.metrics.latency_aware import RatedTable, latency_tax
+from edgeseg.metrics.latency_aware import latency_tax
+from edgeseg.metrics.rated_table import RatedTable
 
 STATISTICS = ("expected", "median")
 """`expected`: sum of P(k) * table[k] over the samples; `median`: table at the median latency's offset."""

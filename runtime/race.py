@@ -9,7 +9,7 @@ higher one come back: at the end nobody has dropped out who could still win.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from edgeseg.metrics.latency_aware import RatedTable
+from edgeseg.metrics.rated_table import RatedTable
 
 
 @dataclass(frozen=True)

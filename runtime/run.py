@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeseg.classes import ClassSet
 from edgeseg.metrics.confusion import Scores
-from edgeseg.metrics.latency_aware import Publication, streaming_offsets, streaming_scores
+from edgeseg.metrics.streaming import Publication, streaming_offsets, streaming_scores
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.overlay import VideoWriter, overlay, resize_labels, video_writer
 from edgeseg.runtime.result import LoopSummary, Result

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgeseg.accuracy import Accuracy, CompensatedAccuracy
 from edgeseg.bundle import (
-    Accuracy,
     Bundle,
     BundleConfiguration,
     FileRecord,
@@ -14,10 +15,11 @@ from edgeseg.bundle import (
     configuration_digest,
     file_sha256,
     manifest_dict,
+    save_manifest,
 )
 from edgeseg.classes import CAMVID
-from edgeseg.config import Configuration
-from edgeseg.errors import ArtifactError
+from edgeseg.config import UNCOMPENSATED, Compensation, Configuration
+from edgeseg.errors import ArtifactError, InputError
 
 
 @pytest.fixture
@@ -156,3 +158,49 @@ def test_digest_changes_with_the_content_of_a_graph(bundle):
     files = {**bundle.files, "init.onnx": FileRecord("other", 3)}
     entry = bundle.configurations[0]
     assert configuration_digest(entry.graphs, files) != entry.digest
+
+
+MOVED = CompensatedAccuracy(Compensation(), (0.5, 0.45), (0.3, 0.2))
+
+
+def with_moved_labels(bundle: Bundle) -> Bundle:
+    entry = bundle.configurations[0]
+    accuracy = entry.accuracy.with_compensated([MOVED])
+    return replace(bundle, configurations=(replace(entry, accuracy=accuracy),))
+
+
+def test_compensated_tables_survive_the_round_trip_when_saved_into_a_bundle(bundle):
+    save_manifest(with_moved_labels(bundle))
+    assert Bundle.open(bundle.root) == with_moved_labels(bundle)
+
+
+def test_bundle_is_the_measured_one_still_when_tables_are_added(bundle):
+    assert with_moved_labels(bundle).digest == bundle.digest
+
+
+def test_manifest_is_read_when_it_is_from_before_there_was_compensation(bundle):
+    edit(bundle, lambda values: values["configurations"][0]["accuracy"].pop("compensated"))
+    assert Bundle.open(bundle.root) == bundle
+
+
+def test_compensated_table_is_replaced_when_it_is_added_again(bundle):
+    better = replace(MOVED, miou=(0.5, 0.47))
+    accuracy = with_moved_labels(bundle).configurations[0].accuracy.with_compensated([better])
+    assert accuracy.compensated == (better,)
+
+
+def test_candidates_are_configurations_with_each_compensation_that_was_scored(bundle):
+    name = bundle.configurations[0].name
+    found = {entry.name: entry.table.miou for entry in with_moved_labels(bundle).candidates()}
+    assert found == {name: (0.5, 0.4), f"{name} late-warp+extrapolate_dis-ultrafast_d2": (0.5, 0.45)}
+
+
+def test_candidate_has_no_table_when_its_compensation_was_not_scored(bundle):
+    plain, moved = bundle.candidates([UNCOMPENSATED, Compensation("late-warp")])
+    assert plain.table is not None
+    assert moved.table is None
+
+
+def test_compensated_table_is_refused_when_nothing_moves():
+    with pytest.raises(InputError, match="moves labels"):
+        CompensatedAccuracy(UNCOMPENSATED, (0.5,), (None,))

@@ -11,7 +11,7 @@ FOLDERS = {
     "edgeseg.runtime": "runtime",
     "edgeseg.profiles": "profiles",
 }
-LEAVES = "edgeseg.errors edgeseg.optional edgeseg.atomic edgeseg.classes edgeseg.config"
+LEAVES = "edgeseg.accuracy edgeseg.errors edgeseg.optional edgeseg.atomic edgeseg.classes edgeseg.config"
 LEAVES += " edgeseg.bundle edgeseg.device_profile edgeseg.metrics edgeseg.data edgeseg.shipped"
 ALLOWED = {
     "leaves": {"leaves"},

@@ -1,10 +1,9 @@
 """Latency-aware mIoU: the label map is scored against the frame that is current when it can be read.
 
-Formulas: 1-definitions (Frame offset, LAmIoU, Expected LAmIoU, Streaming LAmIoU, ABT); source [C 1.3], [C 2.4.4].
+Formulas: 1-definitions (Frame offset, LAmIoU, Expected LAmIoU, ABT); source [C 1.3], [C 2.4.4].
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,68 +73,6 @@ def lamiou(table: AccuracyTable, latency_s: float, fps: float) -> float:
 def expected_lamiou(table: AccuracyTable, latencies_s: Sequence[float] | np.ndarray, fps: float) -> float:
     """Sum over k of P(k) * table[k], with P from the measured samples."""
     return sum(share * table.at(k) for k, share in offset_probabilities(latencies_s, 1.0 / fps).items())
-
-
-@dataclass(frozen=True)
-class RatedTable:
-    """An accuracy table read at a camera's frame rate, which need not be that of the scored videos.
-
-    Entry k of a table made at rate f stands for labels that are k / f seconds late. At a camera of rate r a latency l
-    makes labels ceil(l * r) / r seconds late, which is entry ceil(l * r) * f / r: linear between its neighbours when
-    that is no whole number. For a stateful network this is an approximation twice over, since its table's entries also
-    hold the stride of their own rate.
-    """
-
-    table: AccuracyTable
-    table_fps: float
-    """Frame rate f of the scored videos."""
-    camera_fps: float
-    """Frame rate r of the camera."""
-
-    def __post_init__(self) -> None:
-        if not (0 < self.table_fps < math.inf and 0 < self.camera_fps < math.inf):
-            raise InputError(f"frame rates must be positive | got {self.table_fps} and {self.camera_fps}")
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every lookup is an entry of the table, none between two."""
-        ratio = self.table_fps / self.camera_fps
-        return abs(ratio - round(ratio)) <= ROUNDING * ratio
-
-    def offset(self, latency_s: float) -> int:
-        """k in frames of the camera."""
-        return frame_offset(latency_s, 1.0 / self.camera_fps)
-
-    def lamiou(self, latency_s: float) -> float:
-        """LAmIoU at one latency."""
-        return self._between(self._position(latency_s))
-
-    def expected(self, latencies_s: Sequence[float] | np.ndarray) -> float:
-        """Expected LAmIoU over measured samples."""
-        shares = offset_probabilities(latencies_s, 1.0 / self.camera_fps)
-        return sum(share * self._between(self._entry(k)) for k, share in shares.items())
-
-    def best_from(self, latency_s: float) -> float:
-        """Highest LAmIoU at this latency or a greater one."""
-        position = self._position(latency_s)
-        return max(self._between(position), self.table.best_from(math.ceil(position)))
-
-    def is_bound(self, latency_s: float) -> bool:
-        """Whether the lookup lies beyond the table, so that its last entry stands for a lower one."""
-        return self._position(latency_s) > len(self.table.miou) - 1
-
-    def _position(self, latency_s: float) -> float:
-        return self._entry(self.offset(latency_s))
-
-    def _entry(self, k: int) -> float:
-        position = k * self.table_fps / self.camera_fps
-        nearest = round(position)
-        return float(nearest) if abs(position - nearest) <= ROUNDING * max(1.0, position) else position
-
-    def _between(self, position: float) -> float:
-        low = math.floor(position)
-        share = position - low
-        return (1 - share) * self.table.at(low) + share * self.table.at(low + 1)
 
 
 def latency_tax(table: AccuracyTable, lamiou_value: float) -> float:
@@ -223,61 +160,6 @@ class OffsetScores:
             if np.isnan(value):
                 raise InputError(f"no frame has labels {k} frames later | give longer or more densely labelled videos")
         return AccuracyTable(tuple(rows))
-
-
-@dataclass(frozen=True)
-class Publication:
-    """One entry of a loop's log: when a label map became readable, and the frame that it was computed from."""
-
-    published_at_s: float
-    """On the clock of the frames' capture times."""
-    frame_index: int
-    """Or any other key of the labels: a frame's moved labels are published several times, and keyed by publication."""
-
-
-def streaming_offsets(publications: Sequence[Publication], captured_at_s: Sequence[float]) -> list[int | None]:
-    """For every frame t, the frame whose labels a consumer reads at t.
-
-    That is the newest publication no later than t; None before the first.
-    """
-    log = sorted(publications, key=lambda entry: entry.published_at_s)
-    times = [entry.published_at_s for entry in log]
-    read: list[int | None] = []
-    for captured in captured_at_s:
-        position = bisect_right(times, captured + ROUNDING * max(1.0, abs(captured)))
-        read.append(log[position - 1].frame_index if position else None)
-    return read
-
-
-def streaming_scores(
-    publications: Sequence[Publication],
-    captured_at_s: Sequence[float],
-    prediction: Callable[[int], np.ndarray],
-    labels: Callable[[int], np.ndarray | None],
-    *,
-    class_count: int,
-) -> Scores:
-    """sLAmIoU of a loop: each labelled frame t against the newest label map published no later than t.
-
-    Args:
-        publications: the loop's log.
-        captured_at_s: capture time of every frame of the video, by frame index.
-        prediction: source frame index -> the label map that the loop published for it, `(H, W)`.
-        labels: frame index -> label map `(H, W)`, or None where a frame has none.
-        class_count: number of classes C.
-
-    Before the first publication a frame counts as all wrong.
-    """
-    matrix = ConfusionMatrix(class_count)
-    for index, source in enumerate(streaming_offsets(publications, captured_at_s)):
-        target = labels(index)
-        if target is None:
-            continue
-        if source is None:
-            matrix.add_all_wrong(target)
-        else:
-            matrix.add(target, prediction(source))
-    return matrix.scores()
 
 
 class AsymptoticScores:

@@ -6,15 +6,12 @@ from edgeseg.metrics.latency_aware import (
     AccuracyTable,
     AsymptoticScores,
     OffsetScores,
-    Publication,
     expected_lamiou,
     frame_offset,
     lamiou,
     latency_tax,
     offset_probabilities,
     start_phases,
-    streaming_offsets,
-    streaming_scores,
 )
 
 TABLE = AccuracyTable((0.8, 0.6, 0.5))
@@ -129,39 +126,6 @@ def test_table_is_refused_when_the_video_is_shorter_than_its_offsets():
     scores.add_video(lambda index: parity_labels(0), lambda: None, parity_labels, 2)
     with pytest.raises(InputError, match="no frame has labels 2 frames later"):
         scores.table()
-
-
-def test_newest_publication_no_later_than_the_frame_is_read():
-    log = [Publication(0.15, 0), Publication(0.3, 2)]
-    assert streaming_offsets(log, [0.0, 0.1, 0.2, 0.3, 0.4]) == [None, None, 0, 2, 2]
-
-
-def test_streaming_score_counts_frames_before_the_first_output_as_all_wrong():
-    scores = streaming_scores(
-        [Publication(0.1, 0)],
-        [0.0, 0.1],
-        prediction=lambda index: np.array([[0, 1]]),
-        labels=lambda index: np.array([[0, 1]]),
-        class_count=2,
-    )
-    assert scores.iou.tolist() == [1 / 3, 1 / 3]
-
-
-def test_streaming_score_equals_the_table_entry_when_the_delay_is_constant():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 3, (12, 4, 4))
-    predictions = rng.integers(0, 3, (12, 4, 4))
-    offsets = OffsetScores(3, max_offset=2, stateful=False)
-    offsets.add_video(lambda i: predictions[i], lambda: None, lambda i: labels[i], 12)
-    times = [index * 0.1 for index in range(12)]
-    scores = streaming_scores(
-        [Publication(time + 0.2, index) for index, time in enumerate(times)],
-        times,
-        prediction=lambda i: predictions[i],
-        labels=lambda i: labels[i] if i >= 2 else None,
-        class_count=3,
-    )
-    assert scores.miou == pytest.approx(offsets.table().miou[2])
 
 
 def test_asymptotic_score_averages_two_passes_after_the_warm_up():

@@ -1,7 +1,8 @@
 import pytest
 
 from edgeseg.errors import InputError
-from edgeseg.metrics.latency_aware import AccuracyTable, RatedTable, expected_lamiou, lamiou
+from edgeseg.metrics.latency_aware import AccuracyTable, expected_lamiou, lamiou
+from edgeseg.metrics.rated_table import RatedTable
 
 TABLE = AccuracyTable((0.8, 0.6, 0.5, 0.45))
 

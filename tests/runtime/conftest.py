@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeseg.accuracy import Accuracy
 from edgeseg.bundle import (
-    Accuracy,
     Bundle,
     BundleConfiguration,
     FileRecord,

@@ -8,7 +8,7 @@ import pytest
 from edgeseg.config import Compensation
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError
-from edgeseg.metrics.latency_aware import Publication
+from edgeseg.metrics.streaming import Publication
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.run import run_loop
 from edgeseg.runtime.session import load

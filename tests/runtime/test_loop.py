@@ -6,7 +6,7 @@ import pytest
 
 from edgeseg.data.video import Video
 from edgeseg.errors import DeviceError, InputError, SourceError
-from edgeseg.metrics.latency_aware import streaming_offsets
+from edgeseg.metrics.streaming import streaming_offsets
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.session import load
 from edgeseg.runtime.slot import LatestSlot

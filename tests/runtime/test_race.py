@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from edgeseg.metrics.latency_aware import AccuracyTable, RatedTable
+from edgeseg.metrics.latency_aware import AccuracyTable
+from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.race import Contender, Race
 
 
