@@ -29,7 +29,7 @@ from edgeseg.data.video import Video
 from edgeseg.errors import EdgesegError
 from edgeseg.metrics.confusion import ConfusionMatrix, Scores
 from edgeseg.runtime.compensation import Compensator
-from edgeseg.runtime.optical_flow import flow_size_hw, grid_xy, open_flow
+from edgeseg.runtime.optical_flow import flow_size_hw, grid_xy, open_flow, unusable_reason
 from edgeseg.runtime.session import load
 
 OFFSETS = (1, 2, 3, 4, 6)
@@ -87,9 +87,10 @@ def scores_of(
 
 
 def compared() -> list[Compensation]:
-    """Every mode with the default flow, then the default mode with every other flow."""
+    """Every mode with the default flow, then the default mode with every other flow that this machine has."""
     modes = [Compensation(mode) for mode in MODES]
-    flows = [Compensation(flow=flow, divisor=divisor) for flow in FLOWS for divisor in (2, 1)]
+    usable = [flow for flow in FLOWS if unusable_reason(flow) is None]
+    flows = [Compensation(flow=flow, divisor=divisor) for flow in usable for divisor in (2, 1)]
     return modes + [knob for knob in flows if knob not in modes]
 
 

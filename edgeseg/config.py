@@ -11,7 +11,7 @@ CWM_FORMS = ("concat", "split")
 """How a phase graph joins fresh and kept channels: `concat` by Concat, `split` by splitting the next convolution."""
 MODES = ("none", "extrapolate", "late-warp", "late-warp+extrapolate")
 """How labels are moved to the present: 1-definitions, Motion compensation."""
-FLOWS = ("dis-ultrafast", "dis-fast", "dis-medium", "farneback")
+FLOWS = ("dis-ultrafast", "dis-fast", "dis-medium", "farneback", "nvidia", "vpi")
 """Optical flows that motion is taken from (`edgeseg.runtime.optical_flow`)."""
 
 

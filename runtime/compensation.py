@@ -18,12 +18,10 @@ from edgeseg.errors import InputError
 from edgeseg.runtime.optical_flow import (
     consistent,
     flow_size_hw,
-    frames_match,
     grey,
-    grid_xy,
     motion_field,
     open_flow,
-    sample,
+    sample_along,
     scaled,
 )
 
@@ -116,13 +114,12 @@ class Compensator:
         self._checks = compensation.mark_invalid or check_consistency
         self._flow = open_flow(compensation.flow)
         self._lock = threading.Lock()
-        self._grids: dict[tuple[int, int], np.ndarray] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget frames and labels; the counts of fallbacks stay."""
         with self._lock:
-            self._newest: tuple[np.ndarray, int] | None = None
+            self._newest: tuple[np.ndarray, int, float | None] | None = None
         self._steps: OrderedDict[int, _Step] = OrderedDict()
         self._grey: np.ndarray | None = None
         self._path: _Path | None = None
@@ -150,11 +147,14 @@ class Compensator:
         while len(self._steps) > self._frames_held:
             self._steps.popitem(last=False)
 
-    def add_labels(self, labels: np.ndarray, source_index: int) -> None:
+    def add_labels(self, labels: np.ndarray, source_index: int, stands_for_s: float | None = None) -> None:
         """Take the newest labels and the index of the frame that they were computed from.
 
         Args:
             labels: uint8 `(h, w)`, of any size; kept as they are, not copied, so they must not be changed afterwards.
+            source_index: frame that they were computed from.
+            stands_for_s: time that the labels show, on the clock of the capture times; by default the capture time of
+                their frame. A network that was trained to anticipate gives labels of a later time.
 
         Raises:
             InputError: the labels are no uint8 map.
@@ -162,7 +162,7 @@ class Compensator:
         if labels.ndim != 2 or labels.dtype != np.uint8 or labels.size == 0:
             raise InputError(f"labels are uint8 (h, w) | got {labels.dtype} {labels.shape}")
         with self._lock:
-            self._newest = labels, source_index
+            self._newest = labels, source_index, stands_for_s
 
     def labels_at(self, time_s: float) -> MovedLabels | None:
         """The newest labels moved to `time_s`, on the clock of the capture times; None before the first labels."""
@@ -170,10 +170,17 @@ class Compensator:
             newest = self._newest
         if newest is None:
             return None
-        labels, source = newest
-        return self.move(labels, source, next(reversed(self._steps), source), time_s)
+        labels, source, stands_for_s = newest
+        return self.move(labels, source, next(reversed(self._steps), source), time_s, stands_for_s)
 
-    def move(self, labels: np.ndarray, source_index: int, newest_index: int, time_s: float) -> MovedLabels:
+    def move(
+        self,
+        labels: np.ndarray,
+        source_index: int,
+        newest_index: int,
+        time_s: float,
+        stands_for_s: float | None = None,
+    ) -> MovedLabels:
         """Labels of one frame moved to `time_s`, from the frames up to `newest_index` alone.
 
         For accuracy tables, which ask for many delays of the same labels: the motion of an earlier call is continued
@@ -183,12 +190,13 @@ class Compensator:
             labels: uint8 `(h, w)`.
             source_index: frame that they were computed from.
             newest_index: newest frame to be used; one that was added.
+            stands_for_s: time that the labels show; by default the capture time of their frame.
         """
         source = source_index
         step = self._steps.get(source)
         source_at_s = math.nan if step is None else step.captured_at_s
         try:
-            motion = self._motion(source, newest_index, float(time_s))
+            motion = self._motion(source, newest_index, float(time_s), stands_for_s)
         except _Unmoved as reason:
             self.fallbacks[str(reason)] += 1
             return MovedLabels(labels.copy(), source, source_at_s, 0.0, math.nan, str(reason))
@@ -214,11 +222,11 @@ class Compensator:
             fault = self._fault(frame_hw, captured_at_s, before)
             if fault is None and older is not None:
                 field = motion_field(self._flow(self._grey, older), self._grey, older)
-                grid = self._grid(field)
-                if not frames_match(field, self._grey, older, grid):
-                    field, fault = None, "scene cut"
+                if field is None:
+                    fault = "scene cut"
                 elif self._checks:
-                    valid = consistent(field, motion_field(self._flow(older, self._grey), older, self._grey), grid)
+                    backward = motion_field(self._flow(older, self._grey), older, self._grey)
+                    valid = np.zeros(field.shape[:2], np.uint8) if backward is None else consistent(field, backward)
         return _Step(self._added, captured_at_s, frame_hw, field, valid, fault)
 
     @staticmethod
@@ -232,31 +240,63 @@ class Compensator:
             return "clock"
         return None
 
-    def _motion(self, source: int, newest: int, time_s: float) -> tuple[_Path, float] | None:
-        """The motion field to move by and its factor; None when the labels are to stay where they are."""
+    def _motion(
+        self, source: int, newest: int, time_s: float, stands_for_s: float | None
+    ) -> tuple[_Path, float] | None:
+        """The motion field to move by and its factor; None when the labels are to stay where they are.
+
+        Motion is taken as linear in time: with the way F over the time `span_s`, from the frame nearest to what the
+        labels show to the newest one, labels of a time move by F (to - from) / span. Labels of the newest frame or of a
+        later time move by the last known motion; back, when they are ahead of the time that is asked for.
+        """
         mode = self.compensation.mode
         if mode == "none":
             return None
         if source not in self._steps or newest not in self._steps:
             raise _Unmoved("source frame not held")
-        if mode == "late-warp":
-            return None if source == newest else (self._composed(source, newest), 1.0)
-        indices = list(self._steps)
-        position = indices.index(source)
-        if mode == "extrapolate" or source == newest:
-            if position == 0:
-                raise _Unmoved("no motion known")
-            begin, end = indices[position - 1], source
-        else:
-            begin, end = source, newest
+        source_at_s = self._steps[source].captured_at_s
+        from_s = source_at_s if stands_for_s is None else float(stands_for_s)
+        to_s = self._steps[newest].captured_at_s if mode == "late-warp" else time_s
+        end = source if mode == "extrapolate" else newest
+        begin = source if stands_for_s is None else self._nearest(from_s, end)
+        self._check_unbroken(source, begin)
+        if begin == end:
+            if to_s == from_s:
+                return None
+            begin = self._before(end)
         path = self._composed(begin, end)
-        span_s = self._steps[end].captured_at_s - self._steps[begin].captured_at_s
-        ahead_s = time_s - self._steps[source].captured_at_s
-        beyond_s = time_s - self._steps[end].captured_at_s
-        period_s = span_s / (self._steps[end].number - self._steps[begin].number)
-        if not (ahead_s >= 0 and beyond_s <= PERIODS_AHEAD_MAX * period_s):
+        first, last = self._steps[begin], self._steps[end]
+        span_s = last.captured_at_s - first.captured_at_s
+        ahead_max_s = PERIODS_AHEAD_MAX * span_s / (last.number - first.number)
+        late_s = max(to_s, from_s) - last.captured_at_s
+        if not (to_s >= source_at_s and late_s <= ahead_max_s):
             raise _Unmoved("clock")
-        return path, ahead_s / span_s
+        return path, (to_s - from_s) / span_s
+
+    def _nearest(self, time_s: float, newest: int) -> int:
+        """Of the frames held, up to `newest`, the one captured nearest to `time_s`."""
+        apart_s = {
+            index: abs(step.captured_at_s - time_s)
+            for index, step in self._steps.items()
+            if index <= newest and math.isfinite(step.captured_at_s)
+        }
+        if not apart_s or not math.isfinite(time_s):
+            raise _Unmoved("clock")
+        return min(apart_s, key=lambda index: apart_s[index])
+
+    def _check_unbroken(self, source: int, begin: int) -> None:
+        """What labels show of a later time than their frame's is void when the scene or the clock breaks between."""
+        for index, step in self._steps.items():
+            if source < index <= begin and step.field is None:
+                raise _Unmoved(step.fault or "no motion known")
+
+    def _before(self, index: int) -> int:
+        """The frame held before this one."""
+        indices = list(self._steps)
+        position = indices.index(index)
+        if position == 0:
+            raise _Unmoved("no motion known")
+        return indices[position - 1]
 
     def _composed(self, source: int, newest: int) -> _Path:
         """Motion from `newest` back to `source`, continuing the last one where that is possible."""
@@ -283,31 +323,20 @@ class Compensator:
         assert field is not None
         if path is None:
             return _Path(source, index, field, step.valid)
-        places = self._grid(field) + scaled(field, (field.shape[0], field.shape[1]))
+        ways = scaled(field, (field.shape[0], field.shape[1]))
         valid = None
         if step.valid is not None and path.valid is not None:
-            valid = step.valid & sample(path.valid, places, nearest=True)
-        return _Path(source, index, cv2.add(field, sample(path.field, places)), valid)
+            valid = step.valid & sample_along(path.valid, ways, nearest=True)
+        return _Path(source, index, cv2.add(field, sample_along(path.field, ways)), valid)
 
     def _moved(self, labels: np.ndarray, path: _Path, factor: float) -> tuple[np.ndarray, float]:
         size_hw = labels.shape[0], labels.shape[1]
-        places = scaled(path.field, size_hw, factor)
-        places += self._grid(labels)
-        moved = sample(labels, places, nearest=True)
+        moved = sample_along(labels, scaled(path.field, size_hw, factor), nearest=True)
         if path.valid is None:
             return moved, math.nan
         valid = cv2.resize(path.valid, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_NEAREST) > 0
         kept = np.uint8(self._ignore_value) if self.compensation.mark_invalid else labels
         return np.where(valid, moved, kept), 1.0 - float(valid.mean())
-
-    def _grid(self, image: np.ndarray) -> np.ndarray:
-        """`grid_xy` of the image's size; the grids of the two last sizes asked for are kept."""
-        size_hw = image.shape[0], image.shape[1]
-        if size_hw not in self._grids:
-            while len(self._grids) > 1:
-                del self._grids[next(iter(self._grids))]
-            self._grids[size_hw] = grid_xy(size_hw)
-        return self._grids[size_hw]
 
 
 def _mean_length(field: np.ndarray, factor: float, size_hw: tuple[int, ...]) -> float:

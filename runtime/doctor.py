@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 
+from edgeseg.config import FLOWS
 from edgeseg.runtime.backends.base import BACKENDS, usable_reason
 from edgeseg.runtime.device import gpu_models
 
@@ -31,8 +32,8 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Devices first, then execution providers, optional packages and contradictions."""
-    return [*_devices(), *_providers(), *_packages(), *_contradictions()]
+    """Devices first, then execution providers, optical flows, optional packages and contradictions."""
+    return [*_devices(), *_providers(), *_flows(), *_packages(), *_contradictions()]
 
 
 def _devices() -> list[Finding]:
@@ -60,6 +61,18 @@ def _providers() -> list[Finding]:
         else:
             findings.append(Finding(name, "unusable", "not in this onnxruntime: it is in the package onnxruntime-gpu"))
     findings.append(Finding("TensorRT", "unusable", "this edgeseg has no TensorRT backend yet"))
+    return findings
+
+
+def _flows() -> list[Finding]:
+    from edgeseg.runtime.optical_flow import unusable_reason
+
+    findings = []
+    for name in FLOWS:
+        reason = unusable_reason(name)
+        findings.append(
+            Finding(f"flow {name}", *(("unusable", reason) if reason else ("usable", "for --compensation")))
+        )
     return findings
 
 

@@ -1,15 +1,17 @@
 """Dense optical flow between consecutive frames, on small grey images: the back ends and the check of their result."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
-from edgeseg.config import FLOWS
-from edgeseg.errors import InputError
+from edgeseg.errors import EdgesegError, InputError
+from edgeseg.runtime.nvidia_flow import open_nvidia, open_vpi
 
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(newer, older), uint8 `(h, w)` each -> float32 `(h, w, 2)`: for each pixel of `newer`, its way (x, y) to `older`."""
+"""(newer, older), uint8 `(h, w)` each -> float32 `(h', w', 2)`: for the pixels of `newer`, their way (x, y) to `older`,
+in its pixels. h' and w' are h and w, or what the hardware's grid leaves of them, at least a quarter."""
 
 FLOW_PIXELS_MAX = 200_000
 """Flow is never computed on more pixels than this: a larger frame is divided further, so that its cost is bounded."""
@@ -17,8 +19,11 @@ FLOW_SIDE_MIN = 32
 """Pixels that the shorter side needs: below, DIS has no pyramid and OpenCV ends the process on some sizes."""
 FIELD_STRIDE = 4
 """The flow is kept at a quarter of its resolution: no score on CamVid falls, and composing costs a sixteenth."""
-STATIC_GREY_LEVELS = 2.0
+STATIC_GREY_LEVELS = 1.5
 """Where two frames differ by less than this on average over 5 x 5 cells, nothing moves: that is camera noise."""
+STATIC_NOISE_FACTOR = 1.7
+"""Nor where they differ by less than this many times the noise. In still scenes with noise of sigma 1 to 8, whatever
+their contrast, 99 of 100 cells stay below; on CamVid half of all cells differ by twice what warping leaves, or more."""
 MISMATCH_SHARE = 0.3
 """Mean difference left after warping, in standard deviations of the frame, from which two frames show different scenes.
 
@@ -27,6 +32,8 @@ recordings .42 and more in 95 of 100 pairs.
 """
 MISMATCH_GREY_LEVELS = 8.0
 """A smaller difference is noise, however little contrast the frame has."""
+_RELATIVE_MAP: int | None = getattr(cv2, "WARP_RELATIVE_MAP", None)
+"""Newer OpenCV adds each pixel's own place itself, which is faster."""
 
 
 def _dis(preset: int) -> FlowFunction:
@@ -47,6 +54,8 @@ _FLOWS: dict[str, Callable[[], FlowFunction]] = {
     "dis-fast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_FAST),
     "dis-medium": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM),
     "farneback": _farneback,
+    "nvidia": open_nvidia,
+    "vpi": open_vpi,
 }
 
 
@@ -55,10 +64,26 @@ def open_flow(name: str) -> FlowFunction:
 
     Raises:
         InputError: no flow has that name.
+        MissingPackageError, DeviceError: its library or its hardware is not on this machine.
     """
     if name not in _FLOWS:
-        raise InputError(f"unknown flow {name!r} | known: {', '.join(FLOWS)}")
+        raise InputError(f"unknown flow {name!r} | known: {', '.join(_FLOWS)}")
     return _FLOWS[name]()
+
+
+def unusable_reason(name: str) -> str | None:
+    """Why the flow of that name cannot be used on this machine; None when it can.
+
+    Raises:
+        InputError: no flow has that name.
+    """
+    if name not in _FLOWS:
+        raise InputError(f"unknown flow {name!r} | known: {', '.join(_FLOWS)}")
+    try:
+        open_flow(name)
+    except EdgesegError as error:
+        return str(error)
+    return None
 
 
 def flow_size_hw(frame_hw: tuple[int, int], divisor: int) -> tuple[int, int] | None:
@@ -84,34 +109,80 @@ def grey(frame_rgb: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_AREA)
 
 
-def motion_field(flow: np.ndarray, newer: np.ndarray, older: np.ndarray) -> np.ndarray:
-    """What is kept of a flow: shares of the image, at a quarter of the resolution, zero where nothing changes.
+def motion_field(flow: np.ndarray, newer: np.ndarray, older: np.ndarray) -> np.ndarray | None:
+    """What is kept of a flow: shares of the image, at a quarter of the resolution, zero where only noise changes.
 
     Args:
-        flow: float32 `(h, w, 2)`, pixels, from `newer` to `older`.
+        flow: float32 `(h', w', 2)`, pixels, from `newer` to `older`.
         newer, older: the grey frames, uint8 `(h, w)`.
 
     Returns:
-        float32 `(h // 4, w // 4, 2)`: ways in units of the image's width (x) and height (y).
+        float32 `(h // 4, w // 4, 2)`: ways in units of the image's width (x) and height (y). None when `older`, moved
+        by the flow, does not show what `newer` shows: another scene.
     """
     height, width = newer.shape
-    size_wh = width // FIELD_STRIDE, height // FIELD_STRIDE
-    field: np.ndarray = cv2.resize(flow, size_wh, interpolation=cv2.INTER_LINEAR)
-    change = cv2.resize(cv2.absdiff(newer, older), size_wh, interpolation=cv2.INTER_AREA)
-    moves = cv2.threshold(cv2.blur(change, (5, 5)), STATIC_GREY_LEVELS - 1, 255, cv2.THRESH_BINARY)[1]
+    size_hw = height // FIELD_STRIDE, width // FIELD_STRIDE
+    field: np.ndarray = cv2.resize(flow, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    seen = np.ascontiguousarray(newer[::FIELD_STRIDE, ::FIELD_STRIDE][: size_hw[0], : size_hw[1]])
+    left = cv2.absdiff(seen, sample(older, FIELD_STRIDE * grid_xy(size_hw) + field))
+    if not _same_scene(seen, left):
+        return None
+    moves = _moving(_cell_change(newer, older, size_hw), left)
     return _times(cv2.copyTo(field, moves), 1 / width, 1 / height)
 
 
+def _same_scene(seen: np.ndarray, left: np.ndarray) -> bool:
+    """Whether `left`, the differences that warping leaves, is little beside the contrast of what is `seen`."""
+    mean_left = cv2.mean(left)[0]
+    return bool(mean_left < MISMATCH_GREY_LEVELS or mean_left < MISMATCH_SHARE * cv2.meanStdDev(seen)[1][0, 0])
+
+
+def _cell_change(newer: np.ndarray, older: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """float32 of `size_hw`: mean difference of the frames around each cell, 5 x 5 cells wide."""
+    change = cv2.absdiff(newer, older)
+    half_wh = newer.shape[1] // 2, newer.shape[0] // 2  # halving twice is faster than a quarter at once
+    for size_wh in (half_wh, size_hw[::-1]):
+        change = cv2.resize(change, size_wh, interpolation=cv2.INTER_AREA)
+    return cv2.boxFilter(change, cv2.CV_32F, (5, 5))
+
+
+def _moving(change: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """uint8, 255 where the frames differ by more than noise.
+
+    Noise differs as much after warping as before. So its level is at most what warping leaves in half of the picture,
+    and at most what differs in the calmest twentieth, unless nine tenths of the picture are that calm: then the calmest
+    part is saturated. A flow that explains nothing, as it follows noise, is thereby no motion, however it is scaled.
+    """
+    left_means = np.sort(cv2.boxFilter(left, cv2.CV_32F, (5, 5))[2::5, 2::5], axis=None)
+    changes = np.sort(change[2::5, 2::5], axis=None)
+    noise = float(left_means[len(left_means) // 2])
+    if changes[9 * len(changes) // 10] > STATIC_NOISE_FACTOR * noise:
+        noise = min(noise, float(changes[len(changes) // 20]))
+    threshold = max(STATIC_GREY_LEVELS, STATIC_NOISE_FACTOR * noise)
+    return cv2.compare(change, threshold, cv2.CMP_GE)
+
+
+@lru_cache(maxsize=8)
 def grid_xy(size_hw: tuple[int, int]) -> np.ndarray:
-    """float32 `(h, w, 2)`: each pixel's own place (x, y)."""
+    """float32 `(h, w, 2)`: each pixel's own place (x, y). Read-only: the same array is returned again."""
     x, y = np.meshgrid(np.arange(size_hw[1], dtype=np.float32), np.arange(size_hw[0], dtype=np.float32))
-    return np.dstack([x, y])
+    grid = np.dstack([x, y])
+    grid.flags.writeable = False
+    return grid
 
 
 def sample(image: np.ndarray, places_xy: np.ndarray, *, nearest: bool = False) -> np.ndarray:
     """`image` read at `places_xy`, float32 `(h, w, 2)` in its pixels; beyond the border the border's value stands."""
     how = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     return cv2.remap(image, places_xy, None, how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+
+
+def sample_along(image: np.ndarray, ways_xy: np.ndarray, *, nearest: bool = False) -> np.ndarray:
+    """`image` read where the ways, float32 of its own size `(h, w, 2)` in its pixels, lead from each pixel."""
+    if _RELATIVE_MAP is None:
+        return sample(image, ways_xy + grid_xy((ways_xy.shape[0], ways_xy.shape[1])), nearest=nearest)
+    how = (cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | _RELATIVE_MAP
+    return cv2.remap(image, ways_xy, None, how, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
 
 
 def scaled(field: np.ndarray, size_hw: tuple[int, int], factor: float = 1.0) -> np.ndarray:
@@ -131,34 +202,17 @@ def _times(field: np.ndarray, x: float, y: float) -> np.ndarray:
     return (np.ascontiguousarray(field).reshape(height, -1) * row).reshape(field.shape)
 
 
-def frames_match(field: np.ndarray, newer: np.ndarray, older: np.ndarray, grid: np.ndarray) -> bool:
-    """Whether `older`, moved by the motion field, shows what `newer` shows; judged on the field's own pixels.
-
-    Args:
-        field: as `motion_field` returns it.
-        newer, older: uint8 grey frames `(h, w)`.
-        grid: `grid_xy` of the field's size, for speed.
-    """
-    height, width = field.shape[:2]
-    places = (grid + scaled(field, (height, width))) * FIELD_STRIDE
-    seen = newer[::FIELD_STRIDE, ::FIELD_STRIDE][:height, :width]
-    left = cv2.absdiff(np.ascontiguousarray(seen), sample(older, places))
-    mean_left = cv2.mean(left)[0]
-    return bool(mean_left < MISMATCH_GREY_LEVELS or mean_left < MISMATCH_SHARE * cv2.meanStdDev(seen)[1][0, 0])
-
-
-def consistent(forward: np.ndarray, backward: np.ndarray, grid: np.ndarray) -> np.ndarray:
+def consistent(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
     """Forward-backward check: uint8 `(h, w)`, 1 where going there and back ends near the start.
 
     Near: squared distance below 1 % of the squared lengths plus half a pixel of the field (Sundaram et al., 2010).
 
     Args:
         forward, backward: motion fields from newer to older and from older to newer, `(h, w, 2)`.
-        grid: `grid_xy` of the fields' size.
     """
     size_hw = forward.shape[0], forward.shape[1]
     there = scaled(forward, size_hw)
-    back = sample(scaled(backward, size_hw), grid + there)
+    back = sample_along(scaled(backward, size_hw), there)
     apart = ((there + back) ** 2).sum(-1)
     lengths = (there**2).sum(-1) + (back**2).sum(-1)
     return (apart <= 0.01 * lengths + 0.5).astype(np.uint8)
