@@ -1,37 +1,35 @@
-"""The accuracy table: mIoU of a configuration at k = 0..K frames of delay, by its graphs, through the runtime."""
+"""The accuracy table: mIoU of a configuration at k = 0..K frames of delay, by its graphs, through the runtime.
+
+Beside it the same with the labels moved to the present, one table per compensation, from the same predictions.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import cv2
 import numpy as np
 
-from edgeseg.accuracy import Accuracy
-from edgeseg.bundle import BundleConfiguration
+from edgeseg.accuracy import Accuracy, CompensatedAccuracy
+from edgeseg.bundle import Bundle, BundleConfiguration, save_manifest
 from edgeseg.classes import ClassSet
+from edgeseg.config import Compensation
 from edgeseg.data.unseen import refuse_trained_on
-from edgeseg.data.video import Dataset, Video
+from edgeseg.data.video import Dataset
 from edgeseg.errors import InputError
+from edgeseg.export.cached_video import CachedVideo, FrameCache
+from edgeseg.export.video_motion import Flow, moving
+from edgeseg.export.video_pass import Predictor, SessionPredictor, VideoPass
 from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.latency_aware import OffsetScores
 from edgeseg.runtime.session import Session
 
 MAX_OFFSET = 8
 """Last entry of the table unless told otherwise, in frames."""
+SAME_DATA_MIOU = 0.005
+"""Scores of the same graphs on the same data differ by less, whatever the machine's rounding."""
 _CACHE_BYTES = 512 << 20
 """Frames and label maps are kept in memory up to this."""
-
-
-class Predictor(Protocol):
-    """Something that labels frames in turn: a session of the runtime, or a torch network."""
-
-    def reset(self) -> None:
-        """Forget all state."""
-
-    def __call__(self, frame_rgb: np.ndarray) -> np.ndarray:
-        """uint8 `(H, W, 3)` at the input size -> labels uint8 `(h, w)`."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,14 @@ class EvaluationData:
     def labelled_frames(self) -> int:
         return sum(len(entry.video.labelled_indices()) for entry in self.videos)
 
-    def batches(self, sizes_hw: Iterable[tuple[int, int]]) -> "Iterator[list[CachedVideo]]":
-        """The videos, as many at a time as stay in memory at all of `sizes_hw` together; at least one."""
-        sizes = set(sizes_hw)
+    def batches(self, sizes_hw: Iterable[tuple[int, int]], flows: Iterable[Flow] = ()) -> "Iterator[list[CachedVideo]]":
+        """The videos, as many at a time as stay in memory at all of `sizes_hw`, with their motion by `flows`; at least
+        one."""
+        sizes, motions = set(sizes_hw), set(flows)
         batch: list[CachedVideo] = []
         room = 0
         for entry in self.videos:
-            needed = entry.bytes_at(sizes)
+            needed = entry.bytes_at(sizes, motions)
             if batch and needed > room:
                 yield batch
                 batch = []
@@ -119,68 +118,14 @@ def _class_difference(got: Sequence[str], expected: Sequence[str]) -> str:
     return f"; it has also {', '.join(beyond[:4])}" if beyond else "; the order differs"
 
 
-class FrameCache:
-    """Arrays by key, kept while they fit in `limit_bytes` together."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._kept: dict[tuple[object, ...], np.ndarray] = {}
-        self._room = self.limit_bytes
-
-    def get(self, key: tuple[object, ...], read: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array of `key`, read when it is not kept."""
-        if key in self._kept:
-            return self._kept[key]
-        array = read()
-        if array.nbytes <= self._room:
-            self._room -= array.nbytes
-            self._kept[key] = array
-        return array
-
-
-class CachedVideo:
-    """Frames at input sizes and label maps of a video, each read (or rendered) once while they fit in `cache`."""
-
-    def __init__(self, video: Video, cache: FrameCache) -> None:
-        self.video = video
-        self.cache = cache
-
-    def frame_rgb(self, index: int, size_hw: tuple[int, int]) -> np.ndarray:
-        """Frame `index`, uint8 `(*size_hw, 3)` RGB."""
-        if size_hw == self.video.size_hw:
-            return self.cache.get((id(self), "frame", index), lambda: self.video.frame_rgb(index))
-        return self.cache.get(
-            (id(self), index, size_hw), lambda: fit_frame(self.frame_rgb(index, self.video.size_hw), size_hw)
-        )
-
-    def labels(self, index: int) -> np.ndarray | None:
-        """Label map uint8 `(H, W)`, or None where there is none."""
-        if not self.video.has_labels(index):
-            return None
-        return self.cache.get((id(self), "labels", index), lambda: self._read_labels(index))
-
-    def bytes_at(self, sizes_hw: set[tuple[int, int]]) -> int:
-        """Memory of all frames, as they are and at `sizes_hw`, and of the label maps."""
-        per_frame = sum(3 * height * width for height, width in {*sizes_hw, self.video.size_hw})
-        height, width = self.video.size_hw
-        return len(self.video) * per_frame + len(self.video.labelled_indices()) * height * width
-
-    def _read_labels(self, index: int) -> np.ndarray:
-        # Frame and labels of a simulated video are rendered together, and a labelled frame is always run.
-        self.frame_rgb(index, self.video.size_hw)
-        return self.video.labels(index)
-
-
 @dataclass(frozen=True)
 class OffsetTables:
-    """What `score_offsets` gathered."""
+    """What was gathered about one predictor."""
 
     offsets: OffsetScores
     movable: Sequence[int]
+    compensations: tuple[Compensation, ...] = ()
+    """Of the moved tables, in their order."""
 
     @property
     def at_zero(self) -> Scores:
@@ -193,7 +138,19 @@ class OffsetTables:
     @property
     def movable_miou(self) -> tuple[float | None, ...]:
         """Moving-object mIoU at each offset; None where no movable class occurs."""
-        return tuple(none_if_nan(self.offsets.mean_miou(k, self.movable)) for k in range(len(self.miou)))
+        return self._movable_miou(None)
+
+    @property
+    def compensated(self) -> tuple[CompensatedAccuracy, ...]:
+        """The tables of the labels moved to the present."""
+        return tuple(
+            CompensatedAccuracy(each, self.offsets.table(moved_table=number).miou, self._movable_miou(number))
+            for number, each in enumerate(self.compensations)
+        )
+
+    def _movable_miou(self, moved_table: int | None) -> tuple[float | None, ...]:
+        offsets = range(self.offsets.max_offset + 1)
+        return tuple(none_if_nan(self.offsets.mean_miou(k, self.movable, moved_table=moved_table)) for k in offsets)
 
 
 def score_offsets(
@@ -215,8 +172,7 @@ def score_offsets(
     classes = data.dataset.classes
     offsets = OffsetScores(len(classes), max_offset=max_offset, stateful=stateful)
     for entry in data.videos:
-        video_pass = VideoPass(predictor, entry, size_hw, on_frame)
-        offsets.add_video(video_pass.predict, video_pass.reset, entry.labels, len(entry.video))
+        VideoPass(predictor, entry, size_hw, on_frame).score(offsets)
     return OffsetTables(offsets, classes.movable_indices)
 
 
@@ -232,124 +188,192 @@ def configuration_accuracies(
     data: EvaluationData,
     *,
     max_offset: int = MAX_OFFSET,
+    compensations: Sequence[Compensation] = (),
     threads: int | None = None,
     on_frame: Callable[[], None] | None = None,
 ) -> list[Accuracy]:
     """The accuracy records of configurations whose files lie in `folder`, in their order.
 
-    All of them are scored on some videos, then all on the next: each frame is read once, however many they are.
-
     Args:
+        compensations: what to make tables of moved labels for, beside those of the labels as they come.
         threads: CPU threads; None for all.
 
     Raises:
-        InputError: the videos are too short for the table, or a prediction names a class that there is none of.
+        InputError: the videos are too short for the table, a prediction names a class that there is none of, or a
+            compensation cannot be scored.
+    """
+    chosen = moving(compensations)
+    scores = [ConfigurationScores(entry, max_offset, chosen) for entry in entries]
+    tables = _gathered(folder, scores, data, threads, on_frame)
+    return [
+        Accuracy(
+            data_set=data.dataset.name,
+            split=data.split,
+            fps=data.fps,
+            frames=data.labelled_frames,
+            size_hw=data.size_hw,
+            miou=each.miou,
+            movable_miou=each.movable_miou,
+            iou=tuple(none_if_nan(float(value)) for value in each.at_zero.iou),
+            compensated=each.compensated,
+        )
+        for each in tables
+    ]
+
+
+@dataclass(frozen=True)
+class ConfigurationScores:
+    """A configuration to be scored, up to which delay and moved in which ways."""
+
+    entry: BundleConfiguration
+    max_offset: int
+    compensations: tuple[Compensation, ...]
+
+
+def _gathered(
+    folder: Path,
+    wanted: Sequence[ConfigurationScores],
+    data: EvaluationData,
+    threads: int | None,
+    on_frame: Callable[[], None] | None,
+) -> list[OffsetTables]:
+    """The tables of configurations whose files lie in `folder`.
+
+    All of them are scored on some videos, then all on the next: each frame is read once, and each pair of frames
+    matched once per flow, however many they are.
     """
     classes = data.dataset.classes
-    scores = [OffsetScores(len(classes), max_offset=max_offset, stateful=entry.knobs.stateful) for entry in entries]
-    for videos in data.batches(entry.knobs.size_hw for entry in entries):
-        for entry, offsets in zip(entries, scores, strict=True):
-            with Session(folder, entry, device="cpu", threads=threads) as session:
+    tables = [
+        OffsetTables(
+            OffsetScores(
+                len(classes),
+                max_offset=each.max_offset,
+                stateful=each.entry.knobs.stateful,
+                moved_tables=len(each.compensations),
+            ),
+            classes.movable_indices,
+            each.compensations,
+        )
+        for each in wanted
+    ]
+    sizes = {each.entry.knobs.size_hw for each in wanted}
+    flows = {Flow.of(compensation) for each in wanted for compensation in each.compensations}
+    for videos in data.batches(sizes, flows):
+        for each, table in zip(wanted, tables, strict=True):
+            knobs = each.entry.knobs
+            with Session(folder, each.entry, device="cpu", threads=threads) as session:
                 for video in videos:
-                    video_pass = VideoPass(SessionPredictor(session), video, entry.knobs.size_hw, on_frame)
-                    offsets.add_video(video_pass.predict, video_pass.reset, video.labels, len(video.video))
-    return [_accuracy(OffsetTables(offsets, classes.movable_indices), data) for offsets in scores]
+                    video_pass = VideoPass(
+                        SessionPredictor(session),
+                        video,
+                        knobs.size_hw,
+                        on_frame,
+                        compensations=each.compensations,
+                        target_offset=knobs.target_offset,
+                    )
+                    video_pass.score(table.offsets)
+    return tables
 
 
-def _accuracy(tables: OffsetTables, data: EvaluationData) -> Accuracy:
-    return Accuracy(
-        data_set=data.dataset.name,
-        split=data.split,
-        fps=data.fps,
-        frames=data.labelled_frames,
-        size_hw=data.size_hw,
-        miou=tables.miou,
-        movable_miou=tables.movable_miou,
-        iou=tuple(none_if_nan(float(value)) for value in tables.at_zero.iou),
+def add_compensated_tables(
+    bundle: Bundle,
+    data: EvaluationData,
+    compensations: Sequence[Compensation],
+    *,
+    threads: int | None = None,
+    on_frame: Callable[[], None] | None = None,
+) -> Bundle:
+    """Score the `compensations` that a bundle has no accuracy tables for yet, and add them to its manifest.
+
+    Every configuration that has an accuracy table gains them. Its graphs are run again, on the data of that table:
+    they give the same predictions, so that the new tables can be compared with the old. Files and digests stay as
+    they are, and device profiles stay valid. The manifest is replaced at the end, or not at all.
+
+    Args:
+        data: the data that the bundle's tables were made on.
+        threads: CPU threads; None for all.
+        on_frame: called after each frame that a configuration was run on, about `compensated_runs` times.
+
+    Returns:
+        The bundle as it is now on disk; the same one when nothing was missing.
+
+    Raises:
+        InputError: no configuration has an accuracy table, the data are others than those of the tables, or a
+            compensation cannot be scored.
+        ArtifactError: a file of the bundle is missing or damaged.
+    """
+    missing = missing_tables(bundle, compensations)
+    if not missing:
+        return bundle
+    for each in missing:
+        _check_same_data(bundle, each.entry, data)
+    bundle.verify({file for each in missing for file in each.entry.files})
+    tables = _gathered(bundle.root, missing, data, threads, on_frame)
+    grown = {}
+    for each, table in zip(missing, tables, strict=True):
+        accuracy = each.entry.accuracy
+        assert accuracy is not None
+        if abs(table.miou[0] - accuracy.miou[0]) > SAME_DATA_MIOU:
+            raise InputError(
+                f"{each.entry.name} scores other than its accuracy table says | got mIoU {table.miou[0]:.3f} without "
+                f"delay, expected {accuracy.miou[0]:.3f} | {data.dataset.name} {data.split} was changed since: give "
+                "the data of the export, or export again"
+            )
+        grown[each.entry.name] = replace(each.entry, accuracy=accuracy.with_compensated(table.compensated))
+    entries = tuple(grown.get(entry.name, entry) for entry in bundle.configurations)
+    added = replace(bundle, configurations=entries)
+    save_manifest(added)
+    return added
+
+
+def missing_tables(bundle: Bundle, compensations: Sequence[Compensation]) -> list[ConfigurationScores]:
+    """What `add_compensated_tables` has to score.
+
+    Raises:
+        InputError: no configuration has an accuracy table, or a compensation cannot be scored.
+    """
+    chosen = moving(compensations)
+    if not any(entry.accuracy for entry in bundle.configurations):
+        raise InputError(
+            f"{bundle.root.name} has no accuracy tables to add to | export it again with --data, on labelled video"
+        )
+    missing = []
+    for entry in bundle.configurations:
+        if entry.accuracy is not None:
+            new = tuple(each for each in chosen if each not in entry.accuracy.compensations)
+            if new:
+                missing.append(ConfigurationScores(entry, len(entry.accuracy.miou) - 1, new))
+    return missing
+
+
+def compensated_runs(bundle: Bundle, data: EvaluationData, compensations: Sequence[Compensation]) -> int:
+    """About how many frames `add_compensated_tables` runs configurations on, for a progress bar; errors as there."""
+    return sum(
+        expected_runs(data, stateful=each.entry.knobs.stateful, max_offset=each.max_offset)
+        for each in missing_tables(bundle, compensations)
     )
 
 
-class SessionPredictor:
-    """A session of the runtime as a predictor."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def reset(self) -> None:
-        self._session.reset()
-
-    def __call__(self, frame_rgb: np.ndarray) -> np.ndarray:
-        return self._session.step(frame_rgb)
-
-
-def fit_frame(frame_rgb: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """`frame_rgb` at `size_hw`: averaged over areas when it shrinks, bilinear when it grows."""
-    if frame_rgb.shape[:2] == size_hw:
-        return frame_rgb
-    shrinks = size_hw[0] <= frame_rgb.shape[0] and size_hw[1] <= frame_rgb.shape[1]
-    return cv2.resize(frame_rgb, size_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+def _check_same_data(bundle: Bundle, entry: BundleConfiguration, data: EvaluationData) -> None:
+    """Raises:
+    InputError: the accuracy table of `entry` was made on other data.
+    """
+    data.check_network(bundle.classes, entry.notes.get("trained_on", {}), entry.name)
+    accuracy = entry.accuracy
+    assert accuracy is not None
+    own = (accuracy.data_set, accuracy.split, accuracy.fps, accuracy.frames, accuracy.size_hw)
+    given = (data.dataset.name, data.split, data.fps, data.labelled_frames, data.size_hw)
+    if own[:2] != given[:2] or abs(accuracy.fps - data.fps) > 1e-6 * data.fps or own[3:] != given[3:]:
+        raise InputError(
+            f"the accuracy table of {entry.name} was made on other data | got {_data_text(*given)}, expected "
+            f"{_data_text(*own)} | give these with --data and --split: tables of other data cannot be compared"
+        )
 
 
-def fit_labels(labels: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """A label map at `size_hw`, nearest neighbour with half-pixel centres."""
-    if labels.shape == size_hw:
-        return labels
-    return cv2.resize(labels, size_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+def _data_text(name: str, split: str, fps: float, frames: int, size_hw: tuple[int, int]) -> str:
+    return f"{name} {split}, {frames} labelled frames of {size_hw[0]}x{size_hw[1]} at {fps:g} frames/s"
 
 
 def none_if_nan(value: float) -> float | None:
     """None for a score of nothing: JSON has no nan."""
     return None if np.isnan(value) else value
-
-
-class VideoPass:
-    """Predictions of one video in the order in which `OffsetScores` asks for them.
-
-    Offsets 0 and 1 feed every frame alike, so the passes at stride 1 are made once and kept.
-
-    Args:
-        size_hw: input size of the predictor.
-        on_frame: called after each frame that the predictor was run on.
-    """
-
-    def __init__(
-        self,
-        predictor: Predictor,
-        entry: CachedVideo,
-        size_hw: tuple[int, int],
-        on_frame: Callable[[], None] | None = None,
-    ) -> None:
-        self._predictor = predictor
-        self._entry = entry
-        self._size_hw = size_hw
-        self._on_frame = on_frame
-        self._kept: dict[tuple[int, int], np.ndarray] = {}
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget the state, as before a video."""
-        self._asked: list[int] = []
-        self._fed = 0
-
-    def predict(self, index: int) -> np.ndarray:
-        """Labels of frame `index`, uint8 at the label maps' size; ascending indices after each reset."""
-        self._asked.append(index)
-        start = self._asked[0]
-        every_frame = index - start == len(self._asked) - 1
-        if every_frame and (start, index) in self._kept:
-            return self._kept[start, index]
-        labels = fit_labels(self._run(), self._entry.video.size_hw).copy()
-        if every_frame:
-            self._kept[start, index] = labels
-        return labels
-
-    def _run(self) -> np.ndarray:
-        """Feed what was asked for since the last reset and not fed yet; the last frame's labels."""
-        if self._fed == 0:
-            self._predictor.reset()
-        for index in self._asked[self._fed :]:
-            labels = self._predictor(self._entry.frame_rgb(index, self._size_hw))
-            if self._on_frame:
-                self._on_frame()
-        self._fed = len(self._asked)
-        return labels

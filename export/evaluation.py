@@ -9,14 +9,8 @@ import numpy as np
 
 from edgeseg.bundle import BundleConfiguration
 from edgeseg.errors import InputError
-from edgeseg.export.accuracy import (
-    EvaluationData,
-    OffsetTables,
-    Predictor,
-    SessionPredictor,
-    VideoPass,
-    none_if_nan,
-)
+from edgeseg.export.accuracy import EvaluationData, OffsetTables, none_if_nan
+from edgeseg.export.video_pass import Predictor, SessionPredictor, VideoPass
 from edgeseg.metrics.boundary import trimap_labels
 from edgeseg.metrics.confusion import ConfusionMatrix
 from edgeseg.metrics.latency_aware import AsymptoticScores, OffsetScores

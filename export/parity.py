@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgeseg.bundle import BundleConfiguration, Parity
 from edgeseg.data.video import Dataset
 from edgeseg.errors import InputError, ParityError
-from edgeseg.export.accuracy import fit_frame
+from edgeseg.export.cached_video import fit_frame
 from edgeseg.export.graph_runner import GraphRunner
 from edgeseg.export.onnx_export import LABELS, LOGITS
 from edgeseg.export.source import TorchReference

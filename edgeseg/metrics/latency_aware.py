@@ -4,7 +4,7 @@ Formulas: 1-definitions (Frame offset, LAmIoU, Expected LAmIoU, ABT); source [C 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,13 +94,22 @@ class OffsetScores:
 
     A stateful network is run anew for each k, at the stride that this delay imposes and from every start phase; the
     table's entry is then the mean of the phases' mIoU. A stateless one needs a single pass.
+
+    Args:
+        moved_tables: further tables of the same predictions, each moved to the present in another way. Without a delay
+            there is nothing to move: they share the entry k = 0.
     """
 
-    def __init__(self, class_count: int, *, max_offset: int, stateful: bool) -> None:
+    def __init__(self, class_count: int, *, max_offset: int, stateful: bool, moved_tables: int = 0) -> None:
         self.stateful = stateful
-        self._matrices = [
-            [ConfusionMatrix(class_count) for _ in start_phases(k, stateful=stateful)] for k in range(max_offset + 1)
+        self._tables = [
+            [[ConfusionMatrix(class_count) for _ in start_phases(k, stateful=stateful)] for k in range(max_offset + 1)]
+            for _ in range(1 + moved_tables)
         ]
+
+    @property
+    def max_offset(self) -> int:
+        return len(self._tables[0]) - 1
 
     def add_video(
         self,
@@ -108,6 +117,7 @@ class OffsetScores:
         reset: Callable[[], None],
         labels: Callable[[int], np.ndarray | None],
         frame_count: int,
+        moved: Callable[[Sequence[int]], Iterable[tuple[int, int, np.ndarray]]] | None = None,
     ) -> None:
         """Score one video.
 
@@ -116,46 +126,60 @@ class OffsetScores:
             reset: forgets the network's state.
             labels: frame index -> label map `(H, W)`, or None where a frame has none.
             frame_count: frames of the video.
+            moved: ascending offsets k >= 1 -> for each moved table and each k, its number, k, and what `predict` gave
+                last moved k frames on; needed when there are moved tables.
         """
         reset()
         if self.stateful:
-            for k, phases in enumerate(self._matrices):
-                for start, matrix in enumerate(phases):
+            for k, phases in enumerate(self._tables[0]):
+                for phase in range(len(phases)):
                     reset()
-                    for index in range(start, frame_count - k, max(1, k)):
-                        prediction = predict(index)
-                        target = labels(index + k)
-                        if target is not None:
-                            matrix.add(target, prediction)
+                    for index in range(phase, frame_count - k, max(1, k)):
+                        self._add(predict(index), {k: labels(index + k)}, phase, moved)
             return
         for index in range(frame_count):
-            targets = [
-                (phases[0], labels(index + k)) for k, phases in enumerate(self._matrices) if index + k < frame_count
-            ]
-            if any(target is not None for _, target in targets):
-                prediction = predict(index)
-                for matrix, target in targets:
-                    if target is not None:
-                        matrix.add(target, prediction)
+            last = min(self.max_offset, frame_count - 1 - index)
+            targets = {k: labels(index + k) for k in range(last + 1)}
+            if any(target is not None for target in targets.values()):
+                self._add(predict(index), targets, 0, moved)
 
-    def scores(self, k: int) -> Scores:
-        """Scores at offset k, the counts of all start phases together."""
-        return Scores(np.sum([matrix.counts for matrix in self._matrices[k]], axis=0))
+    def _add(
+        self,
+        prediction: np.ndarray,
+        targets: Mapping[int, np.ndarray | None],
+        phase: int,
+        moved: Callable[[Sequence[int]], Iterable[tuple[int, int, np.ndarray]]] | None,
+    ) -> None:
+        """Count a frame's prediction against the label maps `targets`, by offset."""
+        known = {k: target for k, target in targets.items() if target is not None}
+        for k, target in known.items():
+            self._tables[0][k][phase].add(target, prediction)
+        late = [k for k in known if k > 0]
+        if moved is not None and len(self._tables) > 1 and late:
+            for table, k, shown in moved(late):
+                self._tables[1 + table][k][phase].add(known[k], shown)
 
-    def mean_miou(self, k: int, classes: Sequence[int] | None = None) -> float:
+    def _phases(self, k: int, moved_table: int | None) -> list[ConfusionMatrix]:
+        return self._tables[0 if moved_table is None or k == 0 else 1 + moved_table][k]
+
+    def scores(self, k: int, *, moved_table: int | None = None) -> Scores:
+        """Scores at offset k, the counts of all start phases together; of the labels as they come by default."""
+        return Scores(np.sum([matrix.counts for matrix in self._phases(k, moved_table)], axis=0))
+
+    def mean_miou(self, k: int, classes: Sequence[int] | None = None, *, moved_table: int | None = None) -> float:
         """Mean over the start phases of the mIoU of `classes` (all by default) at offset k; nan when none occurs."""
-        phases = self._matrices[k]
+        phases = self._phases(k, moved_table)
         chosen = tuple(range(phases[0].class_count) if classes is None else classes)
         values = [value for matrix in phases if not np.isnan(value := matrix.scores().miou_of(chosen))]
         return float(np.mean(values)) if values else float("nan")
 
-    def table(self) -> AccuracyTable:
+    def table(self, *, moved_table: int | None = None) -> AccuracyTable:
         """mIoU at k = 0..K.
 
         Raises:
             InputError: an offset has no labelled frame (the videos are shorter than the table).
         """
-        rows = [self.mean_miou(k) for k in range(len(self._matrices))]
+        rows = [self.mean_miou(k, moved_table=moved_table) for k in range(self.max_offset + 1)]
         for k, value in enumerate(rows):
             if np.isnan(value):
                 raise InputError(f"no frame has labels {k} frames later | give longer or more densely labelled videos")

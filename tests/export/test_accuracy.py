@@ -5,10 +5,12 @@ from edgeseg.classes import ClassSet
 from edgeseg.data.folder import FolderDataset
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError
-from edgeseg.export.accuracy import CachedVideo, EvaluationData, FrameCache, fit_labels, score_offsets
+from edgeseg.export.accuracy import EvaluationData, score_offsets
+from edgeseg.export.cached_video import CachedVideo, FrameCache
 from edgeseg.export.evaluation import evaluate
 from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.sweep import Grid, plan_grid
+from edgeseg.export.video_pass import fit_labels
 from edgeseg.metrics.confusion import ConfusionMatrix
 from edgeseg.metrics.latency_aware import AsymptoticScores
 
