@@ -9,6 +9,8 @@ import math
 import threading
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -42,15 +44,14 @@ class MovedLabels:
     source_at_s: float
     """When that frame was captured; nan when it is not known (any more)."""
     moved_px: float
-    """Mean length of the motion, in pixels of the label map."""
+    """Length of the motion, as root mean square over the picture, in pixels of the label map."""
     invalid_share: float
     """Share of the pixels that fail the forward-backward check; nan when that is not computed."""
     fallback: str | None
     """Why the labels were left as they are; None when they are what the mode asks for."""
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     """A camera frame, and its motion from the frame before."""
 
     number: int
@@ -64,8 +65,7 @@ class _Step:
     fault: str | None
 
 
-@dataclass(frozen=True)
-class _Path:
+class _Path(NamedTuple):
     """The composed motion from a frame back to the labels' frame."""
 
     source: int
@@ -301,13 +301,11 @@ class Compensator:
     def _composed(self, source: int, newest: int) -> _Path:
         """Motion from `newest` back to `source`, continuing the last one where that is possible."""
         path = self._path
-        steps = list(self._steps.items())
-        begin = next(position for position, (index, _) in enumerate(steps) if index == source) + 1
-        if path is not None and path.source == source and path.newest in self._steps and path.newest <= newest:
-            begin = next(position for position, (index, _) in enumerate(steps) if index == path.newest) + 1
-        else:
+        if path is None or path.source != source or path.newest > newest or path.newest not in self._steps:
             path = None
-        for index, step in steps[begin:]:
+        done = source if path is None else path.newest
+        ahead = list(takewhile(lambda entry: entry[0] > done, reversed(self._steps.items())))
+        for index, step in reversed(ahead):
             if index > newest:
                 break
             if step.field is None:
@@ -323,11 +321,10 @@ class Compensator:
         assert field is not None
         if path is None:
             return _Path(source, index, field, step.valid)
-        ways = scaled(field, (field.shape[0], field.shape[1]))
         valid = None
         if step.valid is not None and path.valid is not None:
-            valid = step.valid & sample_along(path.valid, ways, nearest=True)
-        return _Path(source, index, cv2.add(field, sample_along(path.field, ways)), valid)
+            valid = step.valid & sample_along(path.valid, field, nearest=True)
+        return _Path(source, index, cv2.add(field, sample_along(path.field, field)), valid)
 
     def _moved(self, labels: np.ndarray, path: _Path, factor: float) -> tuple[np.ndarray, float]:
         size_hw = labels.shape[0], labels.shape[1]
@@ -340,5 +337,7 @@ class Compensator:
 
 
 def _mean_length(field: np.ndarray, factor: float, size_hw: tuple[int, ...]) -> float:
-    x, y = cv2.split(field)
-    return abs(factor) * float(cv2.mean(cv2.magnitude(x * size_hw[1], y * size_hw[0]))[0])
+    """Root mean square of the field's ways, times `factor`, in pixels of a map of `size_hw`."""
+    mean, deviation = cv2.meanStdDev(field)
+    x, y = (math.hypot(*parts) for parts in zip(mean.ravel().tolist(), deviation.ravel().tolist(), strict=True))
+    return abs(factor) * math.hypot(x * size_hw[1] / field.shape[1], y * size_hw[0] / field.shape[0])

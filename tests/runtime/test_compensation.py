@@ -9,6 +9,7 @@ import pytest
 
 from edgeseg.config import MODES, Compensation
 from edgeseg.errors import InputError
+from edgeseg.runtime import optical_flow
 from edgeseg.runtime.compensation import FRAMES_HELD, Compensator
 from edgeseg.runtime.optical_flow import (
     FLOW_PIXELS_MAX,
@@ -17,6 +18,7 @@ from edgeseg.runtime.optical_flow import (
     grey,
     grid_xy,
     sample,
+    sample_along,
     scaled,
 )
 
@@ -139,19 +141,30 @@ def test_sampling_is_nearest_and_repeats_the_border():
     assert sample(labels, up_two, nearest=True).tolist() == [[1, 2, 3], [1, 2, 3]]
 
 
-def test_field_is_in_shares_of_the_image():
-    field = np.full((2, 4, 2), [0.5, 0.25], np.float32)
+def test_ways_of_a_field_are_as_long_in_a_larger_map_as_the_map_is_larger():
+    field = np.full((2, 4, 2), [2.0, 0.5], np.float32)
     assert scaled(field, (2, 4), 0.5).tolist() == [[[1.0, 0.25]] * 4] * 2
     assert scaled(field, (8, 8)).shape == (8, 8, 2)
     assert scaled(field, (8, 8))[3, 3].tolist() == [4.0, 2.0]
 
 
+@pytest.mark.parametrize("relative_map", [True, False])
+def test_sampling_along_ways_starts_at_each_pixel(monkeypatch, relative_map):
+    if not relative_map:
+        monkeypatch.setattr(optical_flow, "_RELATIVE_MAP", None)
+    labels = np.uint8([[1, 2, 3], [4, 5, 6]])
+    ways = np.zeros((2, 3, 2), np.float32)
+    ways[0, 0] = 2, 1
+    ways[1, 1] = -5, -0.4
+    assert sample_along(labels, ways, nearest=True).tolist() == [[6, 2, 3], [4, 4, 6]]
+
+
 def test_forward_and_backward_disagree_where_a_way_does_not_lead_back():
     forward = np.zeros((1, 4, 2), np.float32)
     backward = np.zeros((1, 4, 2), np.float32)
-    forward[0, 0, 0] = 0.5
+    forward[0, 0, 0] = 2.0
     assert consistent(forward, backward).tolist() == [[0, 1, 1, 1]]
-    backward[0, 2, 0] = -0.5
+    backward[0, 2, 0] = -2.0
     assert consistent(forward, backward).tolist() == [[1, 1, 0, 1]]
 
 
