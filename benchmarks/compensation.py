@@ -1,6 +1,6 @@
 """How much of what a delay costs comes back by motion compensation, and what that takes per camera frame.
 
-    python -m benchmarks.compensation --camvid FOLDER [--bundle BUNDLE --configuration NAME] [--out DIR]
+    python -m benchmarks.compensation --camvid FOLDER [--bundle BUNDLE --configuration NAME] [--out DIR] [--only PART]
 
 Accuracy: labels of frame t - k, moved to frame t with frames up to t - 1 known, scored against the labels of frame t.
 Once with true labels, a perfect network k frames late, on CamVid val (15 Hz) and on the simulator at 15 and 30 Hz; and
@@ -26,7 +26,7 @@ from edgeseg.classes import CAMVID, ClassSet
 from edgeseg.config import FLOWS, MODES, Compensation
 from edgeseg.data.open import open_dataset
 from edgeseg.data.video import Video
-from edgeseg.errors import EdgesegError
+from edgeseg.errors import EdgesegError, InputError
 from edgeseg.metrics.confusion import ConfusionMatrix, Scores
 from edgeseg.runtime.compensation import Compensator
 from edgeseg.runtime.optical_flow import flow_size_hw, grid_xy, open_flow, unusable_reason
@@ -36,6 +36,7 @@ OFFSETS = (1, 2, 3, 4, 6)
 COST_CASES = (((360, 480), (360, 480), 3.0, 1.1), ((1080, 1920), (540, 960), 12.0, None))
 """Camera frame, label map, and what is allowed: milliseconds per camera frame, ratio to the plain way."""
 LABELS_EVERY = 3
+PARTS = ("cost", "accuracy", "predictions")
 
 
 @dataclass(frozen=True)
@@ -54,36 +55,45 @@ class Recording:
 
 
 def late_scores(
-    video: Recording, maps: Sequence[np.ndarray], compensation: Compensation, k: int, classes: ClassSet
-) -> ConfusionMatrix:
-    """Counts of the label maps `maps`, k frames late and moved by `compensation`, against the true labels.
+    video: Recording,
+    maps: Sequence[np.ndarray],
+    compensation: Compensation,
+    offsets: Iterable[int],
+    classes: ClassSet,
+) -> dict[int, ConfusionMatrix]:
+    """By k: counts of the label maps `maps`, k frames late and moved by `compensation`, against the true labels.
 
     Args:
         maps: one per frame, uint8 `(h, w)`; true labels or predictions. Pixels that they ignore are not counted.
+        offsets: the values of k, 1 or more, ascending.
     """
-    matrix = ConfusionMatrix(len(classes))
-    compensator = Compensator(compensation, ignore_value=classes.ignore_value)
-    for newest in range(len(video.frames_rgb) - 1):
-        compensator.add_frame(newest, video.frames_rgb[newest], newest / video.fps)
-        source, present = newest + 1 - k, newest + 1
-        if source < 1:
-            continue
-        compensator.add_labels(maps[source], source)
-        moved = compensator.labels_at(present / video.fps)
-        assert moved is not None
-        target = video.labels[present]
-        labels = cv2.resize(moved.labels, target.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        unknown = labels == classes.ignore_value
-        matrix.add(np.where(unknown, classes.ignore_value, target), np.where(unknown, 0, labels))
-    return matrix
+    matrices = {k: ConfusionMatrix(len(classes)) for k in offsets}
+    length = len(video.frames_rgb)
+    compensator = Compensator(compensation, ignore_value=classes.ignore_value, frames_held=length)
+    for index, frame in enumerate(video.frames_rgb[:-1]):
+        compensator.add_frame(index, frame, index / video.fps)
+    for source in range(1, length):
+        for k, matrix in matrices.items():
+            present = source + k
+            if present >= length:
+                continue
+            moved = compensator.move(maps[source], source, present - 1, present / video.fps)
+            target = video.labels[present]
+            labels = cv2.resize(moved.labels, target.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            unknown = labels == classes.ignore_value
+            matrix.add(np.where(unknown, classes.ignore_value, target), np.where(unknown, 0, labels))
+    return matrices
 
 
 def scores_of(
-    videos: Iterable[tuple[Recording, Sequence[np.ndarray]]], compensation: Compensation, k: int, classes: ClassSet
-) -> Scores:
-    """Scores over several videos, each with the maps that are late."""
-    matrices = [late_scores(video, maps, compensation, k, classes).counts for video, maps in videos]
-    return Scores(np.sum(matrices, axis=0))
+    videos: Iterable[tuple[Recording, Sequence[np.ndarray]]],
+    compensation: Compensation,
+    offsets: Sequence[int],
+    classes: ClassSet,
+) -> dict[int, Scores]:
+    """By k: scores over several videos, each with the maps that are late."""
+    matrices = [late_scores(video, maps, compensation, offsets, classes) for video, maps in videos]
+    return {k: Scores(np.sum([each[k].counts for each in matrices], axis=0)) for k in offsets}
 
 
 def compared() -> list[Compensation]:
@@ -98,10 +108,9 @@ def true_label_rows(name: str, videos: Sequence[Recording], knobs: Sequence[Comp
     """mIoU over k of true labels that come k frames late, one row per compensation."""
     rows: list[dict[str, object]] = []
     for knob in knobs:
-        row: dict[str, object] = {"video": name, "compensation": knob.name}
-        for k in OFFSETS:
-            row[f"k={k}"] = round(scores_of([(v, v.labels) for v in videos], knob, k, CAMVID).miou, 3)
-        rows.append(row)
+        scores = scores_of([(video, video.labels) for video in videos], knob, OFFSETS, CAMVID)
+        by_k = {f"k={k}": round(each.miou, 3) for k, each in scores.items()}
+        rows.append({"video": name, "compensation": knob.name, **by_k})
     return rows
 
 
@@ -111,10 +120,11 @@ def prediction_rows(video: Recording, predictions: Sequence[np.ndarray], knob: C
     A share is (moved - uncompensated) / (k = 0 - uncompensated), of the latency tax.
     """
     rows: list[dict[str, object]] = []
+    both = [scores_of([(video, predictions)], each, OFFSETS, CAMVID) for each in (Compensation("none"), knob)]
     for k in OFFSETS:
         row: dict[str, object] = {"k": k}
         present = _present_scores(video, predictions, first=k + 1)
-        late, moved = (scores_of([(video, predictions)], each, k, CAMVID) for each in (Compensation("none"), knob))
+        late, moved = (scores[k] for scores in both)
         for what, classes in (("", tuple(range(len(CAMVID)))), ("moving ", CAMVID.movable_indices)):
             zero, before, after = (s.miou_of(classes) for s in (present, late, moved))
             row |= {f"{what}k=0": round(zero, 3), f"{what}late": round(before, 3), f"{what}moved": round(after, 3)}
@@ -145,7 +155,6 @@ def cost(
     frames_rgb: Sequence[np.ndarray], labels: np.ndarray, knob: Compensation, rounds: int
 ) -> dict[str, list[float]]:
     """Seconds per camera frame of the compensator and of the plain way, in turns, on one thread."""
-    cv2.setNumThreads(1)
     contenders = {"compensator": _compensated(frames_rgb, labels, knob), "plain": _plain(frames_rgb, labels, knob)}
     return interleave(contenders, rounds, warmup=10)
 
@@ -226,6 +235,7 @@ def main() -> None:
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--bundle", help="measure with its predictions too")
     parser.add_argument("--configuration", help="of the bundle; default: the one picked for 15 Hz")
+    parser.add_argument("--only", choices=PARTS, help="one part; default: all that the options allow")
     parser.add_argument("--rounds", type=int, default=300, help="camera frames timed")
     parser.add_argument("--frames", type=int, help="frames of each video; default: all")
     parser.add_argument("--street-videos", type=int, default=6)
@@ -239,20 +249,24 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> None:
     """What `main` does once its options are read."""
+    if options.only == "predictions" and not options.bundle:
+        raise InputError("--only predictions needs a bundle that predicts | add --bundle BUNDLE")
+    cv2.setNumThreads(1)
     facts = machine_facts()
     video = Recording.read(open_dataset(options.camvid).videos("val")[0], options.frames)
-    rows, samples = cost_rows(video, Compensation(), options.rounds)
-    print(markdown_table(rows), flush=True)
-    write_report(options.out, "compensation-cost", rows, facts, samples)
-    table = true_label_rows("CamVid val, 15 Hz", [video], compared())
-    for fps in (15.0, 30.0):
-        streets = open_dataset("street", fps=fps).videos("val")[: options.street_videos]
-        table += true_label_rows(
-            f"street val, {fps:g} Hz", [Recording.read(each, options.frames) for each in streets], compared()
-        )
-    print(markdown_table(table), flush=True)
-    write_report(options.out, "compensation", table, facts)
-    if options.bundle:
+    if options.only in (None, "cost"):
+        rows, samples = cost_rows(video, Compensation(), options.rounds)
+        print(markdown_table(rows), flush=True)
+        write_report(options.out, "compensation-cost", rows, facts, samples)
+    if options.only in (None, "accuracy"):
+        table = true_label_rows("CamVid val, 15 Hz", [video], compared())
+        for fps in (15.0, 30.0):
+            streets = open_dataset("street", fps=fps).videos("val")[: options.street_videos]
+            recordings = [Recording.read(each, options.frames) for each in streets]
+            table += true_label_rows(f"street val, {fps:g} Hz", recordings, compared())
+        print(markdown_table(table), flush=True)
+        write_report(options.out, "compensation", table, facts)
+    if options.bundle and options.only in (None, "predictions"):
         predictions = predict(video, options.bundle, options.configuration)
         table = prediction_rows(video, predictions, Compensation())
         print(markdown_table(table))

@@ -24,7 +24,7 @@ def test_true_labels_come_closer_to_the_present_when_they_are_moved(street):
 
 
 def test_none_scores_the_labels_as_they_were(street):
-    counts = benchmark.late_scores(street, street.labels, Compensation("none"), 3, CAMVID).counts
+    counts = benchmark.late_scores(street, street.labels, Compensation("none"), [3], CAMVID)[3].counts
     late, present = np.stack(street.labels[1:-3]), np.stack(street.labels[4:])
     counted = (late != CAMVID.ignore_value) & (present != CAMVID.ignore_value)
     assert counts.sum() == counted.sum()
