@@ -1,10 +1,11 @@
 """Which device profile `load` picks by: the one given, the stored one when it fits, else a quick measurement."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgeseg.bundle import Bundle
+from edgeseg.config import Compensation
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import InputError
 from edgeseg.runtime.device import default_profile_path
@@ -12,7 +13,7 @@ from edgeseg.runtime.pick import check_pickable
 from edgeseg.runtime.profiler import profile_bundle
 
 QUICK_SAMPLES = 15
-"""Samples per configuration when nothing fits and it is measured now."""
+"""Samples per candidate when nothing fits and it is measured now."""
 _log = logging.getLogger(__name__)
 
 
@@ -25,11 +26,17 @@ def fitting_profile(
     threads: int | None,
     frame_size_hw: tuple[int, int] | None,
     progress: Callable[[str, float], None] | None,
+    compensations: Sequence[Compensation] | None = None,
 ) -> DeviceProfile:
     """The profile to pick by; arguments and errors as of `edgeseg.runtime.session.load`.
 
     A profile that is given is used, with a warning in the log when it was measured otherwise. The stored one is left
-    aside then, with the reason in the log, and the configurations are measured for what was asked.
+    aside then, with the reason in the log, and the candidates are measured for what was asked.
+
+    A profile of before compensation stands for what it holds: the pick notes the candidates that it does not.
+
+    Args:
+        compensations: to be measured when nothing fits; None: those that the bundle has accuracy tables for.
     """
     if profile is not None:
         given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile)
@@ -66,6 +73,7 @@ def fitting_profile(
         threads=threads,
         frame_size_hw=frame_size_hw,
         progress=progress,
+        compensations=compensations,
     )
 
 
@@ -75,11 +83,15 @@ def measured_otherwise(
     """In what a profile differs from what is asked, or None when its latencies stand for it.
 
     A profile at the configurations' own sizes stands for every frame size: it leaves out the resizing, and nothing
-    else. Nor does the frame rate matter: any rate can be asked of the samples.
+    else; unless it holds compensated entries, as the flow's time is that of the camera's frames. Nor does the frame
+    rate matter: any rate can be asked of the samples.
     """
     if threads is not None and threads != profile.threads:
         return f"was measured with {profile.threads} threads, asked are {threads}"
     measured_hw = profile.frame_size_hw
     if measured_hw is not None and frame_size_hw is not None and measured_hw != tuple(frame_size_hw):
         return "was measured with frames of {} x {}, asked are {} x {}".format(*measured_hw, *frame_size_hw)
+    has_flow = any(entry.flow_ms for entry in profile.entries)
+    if has_flow and measured_hw is None and frame_size_hw is not None:
+        return "has the flow of frames of the configurations' sizes, asked are {} x {}".format(*frame_size_hw)
     return None

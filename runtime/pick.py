@@ -1,25 +1,34 @@
-"""The pick: which configuration of a bundle has the best latency-aware mIoU on a measured device at a frame rate."""
+"""The pick: which candidate of a bundle has the best latency-aware mIoU on a measured device at a frame rate."""
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgeseg.bundle import Bundle, BundleConfiguration
+import numpy as np
+
+from edgeseg.bundle import Bundle, BundleConfiguration, Candidate
+from edgeseg.config import Compensation
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.metrics.latency_aware import latency_tax
 from edgeseg.metrics.rated_table import RatedTable
+from edgeseg.runtime.pick_reason import left_out, reason, remarks
 
-STATISTICS = ("expected", "median")
-"""`expected`: sum of P(k) * table[k] over the samples; `median`: table at the median latency's offset."""
+STATISTICS = ("streaming", "expected", "median")
+"""`streaming`: the predicted sLAmIoU, what a reader of the camera loop finds (with compensation: at the camera's rate);
+`expected`: sum of P(k) * table[k] over the samples; `median`: table at the median latency's offset."""
 
 
 @dataclass(frozen=True)
 class PickRow:
-    """One configuration on the device at the frame rate. Latencies from frame bytes in to label bytes out."""
+    """One candidate on the device at the frame rate. Latencies from frame bytes in to label bytes out, moved or not."""
 
     name: str
+    """Of the candidate: that of the configuration, and of the compensation where labels are moved."""
+    configuration: str
+    compensation: str
+    """Name of the compensation; `none` without one."""
     p50_ms: float
     p90_ms: float
     p99_ms: float
@@ -27,13 +36,17 @@ class PickRow:
     """Frames of the camera that the labels are late, at the median latency."""
     miou: float
     """mIoU without delay."""
+    streaming_lamiou: float
+    """Predicted sLAmIoU."""
     expected_lamiou: float
     median_lamiou: float
     latency_tax: float
-    """miou - expected_lamiou: what the delay costs."""
+    """miou - streaming_lamiou: what the delay costs."""
     is_bound: bool
     """Whether the delay lies beyond the accuracy table, so that its last entry stands for a lower one."""
     samples: int
+    flow_p90_ms: float | None = None
+    """90th percentile of what a camera frame's flow took beside the network; None without compensation."""
     skipped: str | None = None
     """Why measuring stopped early; the figures then come from the samples until then."""
     excluded: str | None = None
@@ -41,30 +54,36 @@ class PickRow:
 
     def lamiou(self, statistic: str) -> float:
         """LAmIoU by one of `STATISTICS`."""
-        return self.expected_lamiou if statistic == "expected" else self.median_lamiou
+        return float(getattr(self, f"{statistic}_lamiou"))
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The configuration chosen, all rows in the order of their LAmIoU (those within the limits first), and why."""
+    """The candidate chosen, all rows in the order of their LAmIoU (those within the limits first), and why."""
 
-    configuration: BundleConfiguration
+    candidate: Candidate
     rows: tuple[PickRow, ...]
     fps: float
     statistic: str
     reason: str
     notes: tuple[str, ...]
-    """What to know about the figures: interpolation, configurations left out, a table that ends early."""
+    """What to know about the figures: interpolation, candidates left out, a table that ends early."""
+
+    @property
+    def configuration(self) -> BundleConfiguration:
+        """The configuration of the candidate chosen."""
+        return self.candidate.configuration
 
     @property
     def row(self) -> PickRow:
-        """Row of the configuration chosen."""
+        """Row of the candidate chosen."""
         return self.rows[0]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         return {
-            "configuration": self.row.name,
+            "configuration": self.row.configuration,
+            "compensation": self.candidate.compensation.as_dict(),
             "fps": self.fps,
             "statistic": self.statistic,
             "reason": self.reason,
@@ -93,20 +112,23 @@ def pick(
     *,
     max_latency_ms: float | None = None,
     min_miou: float | None = None,
-    statistic: str = "expected",
+    statistic: str = "streaming",
+    compensations: Sequence[Compensation] | None = None,
 ) -> Pick:
     """Pick without measuring: a look-up in the bundle's accuracy tables and the profile's samples.
 
     Any frame rate can be asked for. At another rate than that of a table's videos its entries are interpolated
-    (`edgeseg.metrics.latency_aware.RatedTable`), which is an approximation, more so for stateful networks.
+    (`edgeseg.metrics.rated_table.RatedTable`), which is an approximation, more so for stateful networks. A candidate
+    whose flow cannot keep up with the camera is out, whatever its labels are worth.
 
     Args:
-        max_latency_ms: only configurations whose 99th percentile is at most this.
+        max_latency_ms: only candidates whose 99th percentile is at most this.
         min_miou: only configurations whose mIoU without delay is at least this.
         statistic: one of `STATISTICS`, what is maximised.
+        compensations: only candidates with one of these; None: all that the bundle has accuracy tables for.
 
     Raises:
-        ArtifactError: the profile is of another bundle, or no configuration has both an accuracy table and samples.
+        ArtifactError: the profile is of another bundle, or no candidate has both an accuracy table and samples.
         InputError: an unknown statistic, a frame rate that is not positive, or limits that nothing satisfies.
     """
     if statistic not in STATISTICS:
@@ -114,57 +136,77 @@ def pick(
     if not 0 < fps < math.inf:
         raise InputError(f"fps must be positive | got {fps}")
     profile.check_fits(bundle)
-    rows, notes = [], []
-    for configuration in bundle.configurations:
-        entry = profile.entry(configuration.name)
-        if configuration.accuracy is None:
-            notes.append(f"{configuration.name} has no accuracy table: export it with a data set")
-        elif entry is None or not entry.samples_ms:
-            notes.append(f"{configuration.name} was not measured")
-        else:
-            row = pick_row(configuration, entry, fps)
-            rows.append(_limited(row, max_latency_ms, min_miou))
+    candidates = bundle.candidates(compensations)
+    measured = {candidate.name: candidate for candidate in candidates if _has_row(candidate, profile)}
+    rows = [
+        _limited(pick_row(candidate, entry, fps), max_latency_ms, min_miou)
+        for candidate in measured.values()
+        if (entry := profile.entry_of(candidate)) is not None
+    ]
+    notes = left_out([candidate for candidate in candidates if candidate.name not in measured], profile)
     if not rows:
         raise ArtifactError(f"nothing to pick from in {bundle.name} | {'; '.join(notes)}")
     rows.sort(key=_order(statistic))
     if rows[0].excluded:
         raise InputError(_nothing_fits(rows, max_latency_ms, min_miou))
-    chosen = bundle.configuration(rows[0].name)
-    notes += _remarks(bundle, rows, fps)
-    if fps != profile.fps and any(row.skipped for row in rows):
-        notes.append(
-            f"measured for {profile.fps:g} frames/s: what could not win there was left after a few samples; "
-            "measure for this rate, or --exhaustive"
-        )
-    return Pick(chosen, tuple(rows), fps, statistic, _reason(rows, fps, statistic), tuple(notes))
+    notes += remarks([measured[row.name] for row in rows], rows, profile, fps)
+    return Pick(measured[rows[0].name], tuple(rows), fps, statistic, reason(rows, fps, statistic), tuple(notes))
 
 
-def pick_row(configuration: BundleConfiguration, entry: LatencyProfile, fps: float) -> PickRow:
-    """Figures of one configuration that has an accuracy table and samples, at a camera of `fps`."""
-    assert configuration.accuracy is not None
-    table = rated_table(configuration, fps)
+def pick_row(candidate: Candidate, entry: LatencyProfile, fps: float) -> PickRow:
+    """Figures of a candidate that has an accuracy table and samples, at a camera of `fps`."""
+    accuracy = candidate.configuration.accuracy
+    assert accuracy is not None
+    table = rated_table(candidate, fps)
     median_s = entry.percentile_ms(50) / 1e3
-    expected = table.expected(entry.latencies_s)
+    streaming = table.streaming(entry.latencies_s)
     return PickRow(
-        name=configuration.name,
+        name=candidate.name,
+        configuration=candidate.configuration.name,
+        compensation=candidate.compensation.name,
         p50_ms=entry.percentile_ms(50),
         p90_ms=entry.percentile_ms(90),
         p99_ms=entry.percentile_ms(99),
         offset=table.offset(median_s),
-        miou=configuration.accuracy.miou[0],
-        expected_lamiou=expected,
+        miou=accuracy.miou[0],
+        streaming_lamiou=streaming,
+        expected_lamiou=table.expected(entry.latencies_s),
         median_lamiou=table.lamiou(median_s),
-        latency_tax=latency_tax(configuration.accuracy.table, expected),
+        latency_tax=latency_tax(accuracy.table, streaming),
         is_bound=table.is_bound(median_s),
         samples=len(entry.samples_ms),
+        flow_p90_ms=float(np.percentile(entry.flow_ms, 90)) if entry.flow_ms else None,
         skipped=entry.skipped,
+        excluded=flow_fault([flow / 1e3 for flow in entry.flow_ms], fps),
     )
 
 
-def rated_table(configuration: BundleConfiguration, fps: float) -> RatedTable:
-    """The accuracy table of a configuration that has one, read at a camera of `fps`."""
-    assert configuration.accuracy is not None
-    return RatedTable(configuration.accuracy.table, configuration.accuracy.fps, fps)
+def rated_table(candidate: Candidate, fps: float) -> RatedTable:
+    """The accuracy table of a candidate that has one, read at a camera of `fps`."""
+    accuracy, table = candidate.configuration.accuracy, candidate.table
+    assert accuracy is not None
+    assert table is not None
+    return RatedTable(table, accuracy.fps, fps)
+
+
+def flow_fault(flow_s: Sequence[float], fps: float, *, percent: float = 90) -> str | None:
+    """Why a flow cannot keep up with a camera of `fps`; None when it can.
+
+    Args:
+        flow_s: seconds that the flow of each camera frame took; empty without compensation.
+        percent: percentile of them that has to fit into a frame period.
+    """
+    if not len(flow_s):
+        return None
+    taken_ms, period_ms = 1e3 * float(np.percentile(flow_s, percent)), 1e3 / fps
+    if taken_ms <= period_ms:
+        return None
+    return f"its flow cannot keep up: p{percent:g} {taken_ms:.1f} ms a frame, a frame comes every {period_ms:.1f} ms"
+
+
+def _has_row(candidate: Candidate, profile: DeviceProfile) -> bool:
+    entry = profile.entry_of(candidate)
+    return candidate.table is not None and entry is not None and bool(entry.samples_ms)
 
 
 def _order(statistic: str) -> Callable[[PickRow], tuple]:
@@ -173,12 +215,12 @@ def _order(statistic: str) -> Callable[[PickRow], tuple]:
 
 
 def _limited(row: PickRow, max_latency_ms: float | None, min_miou: float | None) -> PickRow:
-    reasons = []
+    reasons = [row.excluded] if row.excluded else []
     if max_latency_ms is not None and row.p99_ms > max_latency_ms:
         reasons.append(f"p99 {row.p99_ms:.1f} ms is over {max_latency_ms:g} ms")
     if min_miou is not None and row.miou < min_miou:
         reasons.append(f"mIoU {row.miou:.3f} is under {min_miou:g}")
-    return PickRow(**{**vars(row), "excluded": "; ".join(reasons)}) if reasons else row
+    return replace(row, excluded="; ".join(reasons) or None)
 
 
 def _nothing_fits(rows: list[PickRow], max_latency_ms: float | None, min_miou: float | None) -> str:
@@ -192,46 +234,8 @@ def _nothing_fits(rows: list[PickRow], max_latency_ms: float | None, min_miou: f
     closest = min(rows, key=breach)
     limits = [f"at most {max_latency_ms:g} ms"] if max_latency_ms is not None else []
     limits += [f"mIoU at least {min_miou:g}"] if min_miou is not None else []
+    asked = f" ({', '.join(limits)})" if limits else ""
     return (
-        f"no configuration satisfies the limits ({', '.join(limits)}) | the closest is {closest.name}: "
-        f"{closest.excluded} | loosen a limit, or export smaller or better configurations"
+        f"no candidate satisfies the limits{asked} | the closest is {closest.name}: "
+        f"{closest.excluded} | loosen a limit, allow other compensations, or export smaller or better configurations"
     )
-
-
-def _reason(rows: list[PickRow], fps: float, statistic: str) -> str:
-    best = rows[0]
-    text = (
-        f"{best.name} has the best {statistic} LAmIoU at {fps:g} frames/s, {best.lamiou(statistic):.3f}: "
-        f"its labels are {_late(best.offset)} at {best.p50_ms:.1f} ms, which costs {best.latency_tax:.3f} "
-        f"of its mIoU {best.miou:.3f}"
-    )
-    accurate = max(rows, key=lambda row: row.miou)
-    if accurate.name == best.name:
-        return f"{text}; it is also the most accurate one"
-    return (
-        f"{text}; the most accurate one, {accurate.name} (mIoU {accurate.miou:.3f}), would be "
-        f"{_late(accurate.offset)} at {accurate.p50_ms:.1f} ms and reach {accurate.lamiou(statistic):.3f}"
-    )
-
-
-def _late(offset: int) -> str:
-    return f"{offset} frame{'' if offset == 1 else 's'} late"
-
-
-def _remarks(bundle: Bundle, rows: list[PickRow], fps: float) -> list[str]:
-    ranked = [bundle.configuration(row.name) for row in rows]
-    between = sorted(
-        {entry.accuracy.fps for entry in ranked if entry.accuracy and not rated_table(entry, fps).is_exact}
-    )
-    notes = []
-    if between:
-        rates = ", ".join(f"{rate:g}" for rate in between)
-        stateful = " (a rough one for stateful networks)" if any(entry.knobs.stateful for entry in ranked) else ""
-        notes.append(
-            f"accuracy was measured at {rates} frames/s, asked is {fps:g}: "
-            f"LAmIoU is interpolated between offsets, an approximation{stateful}"
-        )
-    bounds = [row.name for row in rows if row.is_bound]
-    if bounds:
-        notes.append(f"LAmIoU is an upper bound, as the accuracy table ends before the delay, for {', '.join(bounds)}")
-    return notes

@@ -12,8 +12,11 @@ from edgeseg.cli.options import FRAME_RATE
 @click.option("--fps", type=FRAME_RATE, required=True, help="Frame rate of the camera, frames per second.")
 @click.option("--max-latency-ms", type=float, help="Only configurations whose p99 is at most this.")
 @click.option("--min-miou", type=float, help="Only configurations whose mIoU without delay is at least this.")
-@click.option("--statistic", type=click.Choice(["expected", "median"]), default="expected", show_default=True,
-              help="LAmIoU over all samples, or at the median latency.")  # fmt: skip
+@click.option("--statistic", type=click.Choice(["streaming", "expected", "median"]), default="streaming",
+              show_default=True,
+              help="sLAmIoU predicted for the loop, LAmIoU over all samples, or at the median latency.")  # fmt: skip
+@click.option("--compensation", metavar="NAMES",
+              help="Only candidates with these compensations: none, or names.  [default: all]")  # fmt: skip
 @click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -24,26 +27,39 @@ def command(
     max_latency_ms: float | None,
     min_miou: float | None,
     statistic: str,
+    compensation: str | None,
     plot: str | None,
     as_json: bool,
 ) -> None:
     """Pick the configuration of BUNDLE with the best LAmIoU from a profile that was measured before.
 
+    It picks a motion compensation along with it, where the bundle has accuracy tables for one and it was measured.
     At another frame rate than that of the scored videos, LAmIoU is interpolated between offsets: an approximation.
     """
     import json
 
     from edgeseg.bundle import Bundle
     from edgeseg.cli.tables import print_pick
+    from edgeseg.config import parse_compensations
     from edgeseg.device_profile import DeviceProfile
     from edgeseg.runtime.device import default_profile_path
     from edgeseg.runtime.pick import pick
     from edgeseg.runtime.plot import save_plot
     from edgeseg.shipped import bundle_path
 
+    # All are no restriction: there may be more in the bundle than `all` stands for elsewhere.
+    wanted = None if compensation in (None, "all") else parse_compensations(compensation)
     stored = DeviceProfile.load(profile or default_profile_path(device))
     opened = Bundle.open(bundle_path(bundle))
-    chosen = pick(opened, stored, fps, max_latency_ms=max_latency_ms, min_miou=min_miou, statistic=statistic)
+    chosen = pick(
+        opened,
+        stored,
+        fps,
+        max_latency_ms=max_latency_ms,
+        min_miou=min_miou,
+        statistic=statistic,
+        compensations=wanted,
+    )
     if plot:
         save_plot(chosen, plot, title=f"{opened.name} on {stored.facts.get('cpu', stored.device)}, {fps:g} frames/s")
     if as_json:

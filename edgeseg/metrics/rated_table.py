@@ -34,8 +34,7 @@ class RatedTable:
     @property
     def is_exact(self) -> bool:
         """Whether every lookup is an entry of the table, none between two."""
-        ratio = self.table_fps / self.camera_fps
-        return abs(ratio - round(ratio)) <= ROUNDING * ratio
+        return is_whole_ratio(self.table_fps, self.camera_fps)
 
     def offset(self, latency_s: float) -> int:
         """k in frames of the camera."""
@@ -77,3 +76,9 @@ class RatedTable:
         low = math.floor(position)
         share = position - low
         return (1 - share) * self.table.at(low) + share * self.table.at(low + 1)
+
+
+def is_whole_ratio(table_fps: float, camera_fps: float) -> bool:
+    """Whether each offset of the camera is an entry of a table made at `table_fps`."""
+    ratio = table_fps / camera_fps
+    return abs(ratio - round(ratio)) <= ROUNDING * ratio

@@ -38,7 +38,7 @@ def test_pick_names_the_best_and_why(bundle, profile):
     result = run(bundle.root, "--profile", profile, "--fps", 15)
     assert result.exit_code == 0, result.output
     assert f"> {PHASES}" in result.stdout
-    assert f"pick: {PHASES} has the best expected LAmIoU at 15 frames/s, 0.500" in result.stdout
+    assert f"pick: {PHASES} has the best predicted sLAmIoU at 15 frames/s, 0.500" in result.stdout
 
 
 def test_pick_says_that_it_interpolates_when_the_rate_is_another(bundle, profile):

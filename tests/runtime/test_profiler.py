@@ -4,7 +4,9 @@ import pytest
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.runtime.pick import pick
-from edgeseg.runtime.profiler import STEPS_A_TURN, noise_frames, profile_bundle
+from edgeseg.runtime.bench import STEPS_A_TURN
+from edgeseg.runtime.clip import noise_frames
+from edgeseg.runtime.profiler import profile_bundle
 
 
 class TickingClock:

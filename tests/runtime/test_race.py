@@ -24,7 +24,7 @@ def winner(contenders, outcomes) -> str:
     tables = {entry.name: entry.table for entry in contenders}
     return max(
         (name for name in outcomes if outcomes[name].skipped is None),
-        key=lambda name: (tables[name].expected(outcomes[name].samples_s), name),
+        key=lambda name: (tables[name].streaming(outcomes[name].samples_s), name),
     )
 
 
