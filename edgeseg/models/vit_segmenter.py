@@ -1,0 +1,139 @@
+"""The segmentation networks on a plain ViT: one module, built with the decoder that the name says."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgeseg.errors import InputError
+from edgeseg.models.segmenter import LinearDecoder, MaskTransformer
+from edgeseg.models.segvit import AtmDecoder
+from edgeseg.models.setr import NaiveDecoder
+from edgeseg.models.token_reduction import KeepAll, TokenReduction
+from edgeseg.models.training_outputs import TrainingOutputs
+from edgeseg.models.vit import VIT_SIZES, VisionTransformer, VitSize
+
+SIZE_HW = (512, 512)
+"""Of the position table, when a builder is told nothing else [Z table 4.1]."""
+CASCADES = ((12,), (6, 12), (6, 8, 12), (3, 6, 9, 12))
+"""Layers read by SegViT's decoders [Z table 4.5]."""
+DECODERS = ("linear", "mask")
+
+
+class VitSegmenter(nn.Module):
+    """Normalised images `(B, 3, H, W)` -> logits `(B, classes, H / patch, W / patch)`.
+
+    `reduction` says which tokens the encoder computes; it can be exchanged at any time, weights do not depend on it.
+    """
+
+    input_frames = 1
+    undecayed = frozenset({"encoder.pos_embed", "encoder.cls_token", "decoder.cls_emb"})
+    """Parameters without weight decay, as in the sources' code."""
+
+    def __init__(self, encoder: VisionTransformer, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.reduction: TokenReduction = KeepAll()
+
+    @property
+    def logits_stride(self) -> int:
+        """The patch."""
+        return self.encoder.size.patch
+
+    def forward(self, images: Tensor) -> Tensor:
+        encoded = self.encoder(images, self.reduction)
+        return to_map(encoded.reduction.place(self.decoder(encoded.tokens)), encoded.grid_hw)
+
+    def training_outputs(self, images: Tensor, random: torch.Generator) -> TrainingOutputs:
+        """Logits and, of a cascade, what each ATM predicts; nothing is drawn from `random`."""
+        encoded = self.encoder(images, self.reduction)
+        if not isinstance(self.decoder, AtmDecoder):
+            logits = encoded.reduction.place(self.decoder(encoded.tokens))
+            return TrainingOutputs(to_map(logits, encoded.grid_hw))
+        stages = self.decoder.predictions(encoded.tokens)
+        return TrainingOutputs(
+            to_map(encoded.reduction.place(self.decoder.scores(stages[-1])), encoded.grid_hw),
+            masks=tuple(to_map(stage.masks.transpose(1, 2), encoded.grid_hw) for stage in stages),
+            presence=tuple(stage.presence for stage in stages),
+        )
+
+
+def to_map(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+    """`(B, rows * columns, C)` -> `(B, C, rows, columns)`."""
+    batch, _, channels = (int(side) for side in tokens.shape)
+    return tokens.transpose(1, 2).reshape(batch, channels, *grid_hw)
+
+
+def segmenter_ti(classes: int, decoder: str = "mask", size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
+    """Segmenter on ViT-Ti; `decoder` is `linear` or `mask`, `size_hw` the size that the position table is for."""
+    return build_segmenter(classes, VIT_SIZES["ti"], decoder, size_hw)
+
+
+def segmenter_s(classes: int, decoder: str = "mask", size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
+    """Segmenter on ViT-S."""
+    return build_segmenter(classes, VIT_SIZES["s"], decoder, size_hw)
+
+
+def segmenter_b(classes: int, decoder: str = "mask", size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
+    """Segmenter on ViT-B; 129.6 GMACs at 512x512 with the mask decoder and 150 classes [Z table 4.1]."""
+    return build_segmenter(classes, VIT_SIZES["b"], decoder, size_hw)
+
+
+def setr_naive_b(classes: int, size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
+    """SETR-naive on ViT-B."""
+    size = VIT_SIZES["b"]
+    return VitSegmenter(VisionTransformer(size, size_hw, resize_mode="bicubic"), NaiveDecoder(classes, size.dim))
+
+
+def segvit_ti(
+    classes: int, cascade: Sequence[int] = (6, 8, 12), presence: str = "binary", size_hw: Sequence[int] = SIZE_HW
+) -> VitSegmenter:
+    """SegViT on ViT-Ti; `cascade` names the layers that ATMs read, `presence` see `AtmDecoder`."""
+    return build_segvit(classes, VIT_SIZES["ti"], cascade, presence, size_hw)
+
+
+def segvit_s(
+    classes: int, cascade: Sequence[int] = (6, 8, 12), presence: str = "binary", size_hw: Sequence[int] = SIZE_HW
+) -> VitSegmenter:
+    """SegViT on ViT-S."""
+    return build_segvit(classes, VIT_SIZES["s"], cascade, presence, size_hw)
+
+
+def segvit_b(
+    classes: int, cascade: Sequence[int] = (6, 8, 12), presence: str = "binary", size_hw: Sequence[int] = SIZE_HW
+) -> VitSegmenter:
+    """SegViT on ViT-B; 115.0 GMACs at 512x512 and 150 classes with a cascade of three [Z table 4.1]."""
+    return build_segvit(classes, VIT_SIZES["b"], cascade, presence, size_hw)
+
+
+def build_segmenter(classes: int, size: VitSize, decoder: str, size_hw: Sequence[int]) -> VitSegmenter:
+    """Segmenter of any size; its norms have the epsilon of the authors' code.
+
+    Raises:
+        InputError: the decoder is unknown, or `size_hw` is no multiple of the patch.
+    """
+    if decoder not in DECODERS:
+        raise InputError(f"unknown decoder {decoder!r} | known: {', '.join(DECODERS)}")
+    encoder = VisionTransformer(size, size_hw, norm_eps=1e-5)
+    head = LinearDecoder(classes, size.dim) if decoder == "linear" else MaskTransformer(classes, size)
+    return VitSegmenter(encoder, head)
+
+
+def build_segvit(
+    classes: int, size: VitSize, cascade: Sequence[int], presence: str, size_hw: Sequence[int]
+) -> VitSegmenter:
+    """SegViT of any size.
+
+    Raises:
+        InputError: the cascade is not one of increasing layers up to the last, or another value is out of range.
+    """
+    if isinstance(cascade, str) or not all(type(layer) is int for layer in cascade):
+        raise InputError(f"a cascade is a list of layers, such as [6, 8, 12] | got {cascade!r}")
+    if list(cascade) != sorted(set(cascade)) or not cascade or not 1 <= cascade[0] <= cascade[-1] <= size.layers:
+        known = ", ".join(str(list(each)) for each in CASCADES)
+        raise InputError(
+            f"a cascade rises from layer to layer, within 1 to {size.layers} | got {list(cascade)} | such as {known}"
+        )
+    encoder = VisionTransformer(size, size_hw, collect=cascade, final_norm=False, resize_mode="bicubic")
+    return VitSegmenter(encoder, AtmDecoder(classes, size, len(cascade), presence=presence))
