@@ -18,10 +18,11 @@ from edgeseg.data.unseen import refuse_trained_on, trainings
 from edgeseg.data.video import Dataset
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.models.cwm import apply_cwm, generator_from_dict, reset_state
-from edgeseg.models.registry import build_network
+from edgeseg.models.registry import build_network, network_options
+from edgeseg.models.training_outputs import GivesTrainingOutputs, TrainingOutputs
 from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_meta, read_tensors, save_checkpoint
 from edgeseg.training.csv_log import append_row, begin_log
-from edgeseg.training.losses import Loss, build_loss
+from edgeseg.training.losses import Loss, build_loss, needs_outputs
 from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Batch, SampleSource, class_weights, network_inputs, prefetched
@@ -99,6 +100,7 @@ class _Trainer:
         layers = self.network.modules()
         self.norms = {layer: layer.momentum for layer in layers if isinstance(layer, nn.BatchNorm2d)}
         self.loss: Loss
+        self.with_outputs = needs_outputs(recipe.loss.name)
         self.mixed = recipe.run.mixed_precision and device.type == "cuda"
         self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed and self.half is torch.float16)
@@ -117,6 +119,11 @@ class _Trainer:
             self._start_from(start_from)
         weights = class_weights(self.recipe.loss.class_weights, self.source.class_shares())
         options = self.recipe.loss
+        if self.with_outputs and not isinstance(self.network, GivesTrainingOutputs):
+            raise InputError(
+                f"loss.name = {options.name!r} needs more than the logits that {self.meta.architecture} gives | "
+                "use cross_entropy, or a network that gives it"
+            )
         self.loss = build_loss(
             options.name,
             ignore_value=self.meta.classes.ignore_value,
@@ -187,9 +194,13 @@ class _Trainer:
         with torch.autocast(self.device.type, self.half) if self.mixed else nullcontext():
             inputs = network_inputs(frames, self.meta.input_frames, self.meta.mean, self.meta.std)
             for number, each in enumerate(inputs, start=1):
-                self._update_statistics(number == len(inputs))
-                logits = self.network(each)
-        loss = self.loss(_at_label_size(logits.float(), labels), labels)
+                last = number == len(inputs)
+                self._update_statistics(last)
+                predict = self._training_outputs if last and self.with_outputs else self.network
+                outputs = predict(each)
+        if not self.with_outputs:
+            outputs = _at_label_size(outputs.float(), labels)
+        loss = self.loss(outputs, labels)
         value = float(loss.detach())
         if not torch.isfinite(loss):
             raise InputError(
@@ -203,6 +214,12 @@ class _Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         return value
+
+    def _training_outputs(self, images: Tensor) -> TrainingOutputs:
+        assert isinstance(self.network, GivesTrainingOutputs)
+        # What the network draws depends on the step alone, so a resumed training draws the same.
+        random = torch.Generator().manual_seed(self.recipe.run.seed + (self.step << 20))
+        return self.network.training_outputs(images, random)
 
     def _update_statistics(self, on: bool) -> None:
         """Whether the next pass moves the batch norms' running statistics.
@@ -244,7 +261,7 @@ class _Trainer:
 def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, CheckpointMeta]:
     """The network that the recipe asks for, with seeded weights, and its metadata."""
     torch.manual_seed(recipe.run.seed)
-    options = {"width": recipe.network.width}
+    options = _network_options(recipe)
     network = build_network(recipe.network.name, len(dataset.classes), **options)
     input_frames = int(network.input_frames)  # type: ignore[arg-type]
     cwm = None
@@ -273,6 +290,17 @@ def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Checkpoin
         recipe=recipe.as_dict(),
     )
     return network, meta
+
+
+def _network_options(recipe: Recipe) -> dict[str, Any]:
+    """What the network is built with; a position table is for the images trained on unless the recipe says more."""
+    known = network_options(recipe.network.name)
+    options = dict(recipe.network.options)
+    if "width" in known:
+        options = {"width": 1.0} | options
+    if "size_hw" in known:
+        options = {"size_hw": list(recipe.crop_hw)} | options
+    return options
 
 
 def _at_label_size(logits: Tensor, labels: Tensor) -> Tensor:

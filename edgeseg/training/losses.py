@@ -1,7 +1,8 @@
 """Losses for label maps, each with an ignored label value; all are means, so they do not grow with the image.
 
-Every loss takes logits `(B, C, H, W)` float and labels `(B, H, W)` int64, and gives a scalar. A batch whose labels are
-all ignored has loss 0, with zero gradients.
+Every loss takes logits `(B, C, H, W)` float and labels `(B, H, W)` int64, and gives a scalar. Those of `OUTPUT_LOSSES`
+take a network's `TrainingOutputs` in the place of logits. A batch whose labels are all ignored has loss 0, with zero
+gradients.
 """
 
 import inspect
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgeseg.errors import InputError
+from edgeseg.training.segvit_loss import segvit
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
+"""Logits, or `TrainingOutputs` where `needs_outputs`, and labels -> scalar."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, ignore_value: int, class_weights: Tensor | None = None) -> Tensor:
@@ -63,28 +66,36 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "dice": dice,
     "tversky": tversky,
 }
+OUTPUT_LOSSES: dict[str, Callable[..., Tensor]] = {"segvit": segvit}
+"""Losses that need more than logits, so only networks with `training_outputs` can be trained with them."""
+
+
+def needs_outputs(name: str) -> bool:
+    """Whether the loss `name` takes `TrainingOutputs` in the place of logits."""
+    return name in OUTPUT_LOSSES
 
 
 def build_loss(name: str, *, ignore_value: int, **options: Any) -> Loss:
-    """The loss `name` with its options bound: a function of logits and labels.
+    """The loss `name` with its options bound: a function of logits (or training outputs) and labels.
 
     Options that are None count as not given.
 
     Raises:
         InputError: the loss, or one of its options, is unknown.
     """
-    if name not in LOSSES:
-        raise InputError(f"unknown loss {name!r} | known: {', '.join(LOSSES)}")
-    function = LOSSES[name]
+    functions = LOSSES | OUTPUT_LOSSES
+    if name not in functions:
+        raise InputError(f"unknown loss {name!r} | known: {', '.join(functions)}")
+    function = functions[name]
     given = {key: value for key, value in options.items() if value is not None}
-    known = set(inspect.signature(function).parameters) - {"logits", "labels", "ignore_value"}
+    known = set(inspect.signature(function).parameters) - {"logits", "outputs", "labels", "ignore_value"}
     if unknown := sorted(set(given) - known):
         raise InputError(
             f"loss {name} has no option {', '.join(unknown)} | known: {', '.join(sorted(known)) or 'none'}"
         )
 
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return function(logits, labels, ignore_value=ignore_value, **given)
+    def loss(outputs: Any, labels: Tensor) -> Tensor:
+        return function(outputs, labels, ignore_value=ignore_value, **given)
 
     return loss
 

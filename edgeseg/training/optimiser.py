@@ -16,15 +16,23 @@ _NETWORK, _OPTIMISER = "network.", "optimiser."
 
 
 def build_optimiser(network: nn.Module, recipe: OptimiserRecipe) -> torch.optim.Optimizer:
-    """AdamW or SGD; weight decay on weights of two dimensions and more, not on norms and biases."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    """AdamW or SGD; weight decay on weights of two dimensions and more, not on norms and biases.
+
+    Nor on what the network names in `undecayed`: embeddings are places, not products.
+    """
+    kept = getattr(network, "undecayed", frozenset())
+    named = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
     groups = [
-        {"params": [each for each in parameters if each.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [each for each in parameters if each.ndim <= 1], "weight_decay": 0.0},
+        {"params": [each for name, each in named if _decays(name, each, kept)], "weight_decay": recipe.weight_decay},
+        {"params": [each for name, each in named if not _decays(name, each, kept)], "weight_decay": 0.0},
     ]
     if recipe.name == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr)
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+
+
+def _decays(name: str, parameter: nn.Parameter, kept: frozenset[str]) -> bool:
+    return parameter.ndim > 1 and name not in kept
 
 
 def learning_rate(step: int, recipe: OptimiserRecipe) -> float:

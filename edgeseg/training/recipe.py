@@ -43,11 +43,14 @@ class NetworkRecipe:
     """Which network."""
 
     name: str = "swiftnet_r18"
-    width: float = 1.0
-    """Width multiplier of every layer's channels [C 2.4.3]."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What its builder takes besides the classes: `width`, `decoder`, `cascade`. In a recipe these keys stand in the
+    table itself, beside `name`; the builder refuses those that it does not know."""
 
     def __post_init__(self) -> None:
-        _need(0 < self.width <= 4, "network.width", self.width, "more than 0 and at most 4")
+        width = self.options.get("width", 1.0)
+        number = isinstance(width, (int, float)) and not isinstance(width, bool)
+        _need(number and 0 < width <= 4, "network.width", width, "more than 0 and at most 4")
 
 
 @dataclass(frozen=True)
@@ -230,8 +233,9 @@ class Recipe:
         return self.augment.crop_hw or self.data.size_hw
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form: tuples are lists."""
-        return _plain(asdict(self))
+        """JSON-ready form, as the tables of a recipe file: tuples are lists."""
+        table = {**asdict(self), "network": {**self.network.options, "name": self.network.name}}
+        return _plain(table)
 
 
 def _plain(value: Any) -> Any:

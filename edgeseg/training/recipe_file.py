@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.errors import InputError
-from edgeseg.training.recipe import Recipe
+from edgeseg.training.recipe import NetworkRecipe, Recipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -109,6 +109,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, types.UnionType):
         inner = [each for each in typing.get_args(hint) if each is not type(None)]
         return None if value is None else _convert(inner[0], value, where)
+    if hint is NetworkRecipe and isinstance(value, Mapping):
+        # Which further keys there are is up to the network's builder.
+        value = {"options": {key: each for key, each in value.items() if key != "name"}} | (
+            {"name": value["name"]} if "name" in value else {}
+        )
     if is_dataclass(hint) and isinstance(hint, type):
         return _parse(hint, value, where)
     if typing.get_origin(hint) is tuple:
