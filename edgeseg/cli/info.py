@@ -1,4 +1,4 @@
-"""`edgeseg info`: what a bundle, checkpoint or device profile holds."""
+"""`edgeseg info`: what a bundle, checkpoint or device profile holds, and what a network costs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,30 +7,55 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from edgeseg.models.complexity import Complexity
     from edgeseg.training.checkpoint import CheckpointMeta
 
 
 @click.command(name="info")
 @click.argument("artifact")
 @click.option("--verify", is_flag=True, help="Also compare every file of a bundle with its hash.")
+@click.option("--size", metavar="HxW", help="Input size for a network's or checkpoint's GMACs.")
+@click.option("--classes", type=click.IntRange(min=1), help="Classes of a network named.  [default: 19]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(artifact: str, verify: bool, as_json: bool) -> None:
-    """Say what ARTIFACT holds: a bundle (folder), a checkpoint (.safetensors) or a device profile (.json)."""
+def command(artifact: str, verify: bool, size: str | None, classes: int | None, as_json: bool) -> None:
+    """Say what ARTIFACT holds: a bundle (folder), a checkpoint (.safetensors), a device profile (.json); or what a
+    network costs, by its name (segmenter_ti).
+
+    GMACs are counted in two ways: plain (one multiply-accumulate of a convolution, matrix or attention product counts
+    one), and as the theses' tables have it (LayerNorm counts 5 and a bilinear resize 4 per output element as well, the
+    last resize to the input's size included).
+    """
     import json
 
+    from edgeseg.cli.options import parse_size_hw
     from edgeseg.errors import ArtifactError, InputError
     from edgeseg.shipped import bundle_path
 
     path = bundle_path(artifact)
-    if not path.exists():
-        raise ArtifactError(f"nothing at {path} | give a bundle folder, a .safetensors checkpoint or a .json profile")
-    if path.is_dir():
+    size_hw = parse_size_hw(size) if size else None
+    if not path.exists() and _is_network(artifact):
+        if verify:
+            raise InputError(f"--verify is for bundles | got the network {artifact}")
+        facts, rows = _network_facts(artifact, classes or 19, size_hw or (512, 512), as_json), []
+    elif classes is not None:
+        raise InputError(f"--classes is for a network's name; {artifact} has its own classes | leave it out")
+    elif not path.exists():
+        raise ArtifactError(
+            f"nothing at {path} | give a bundle folder, a .safetensors checkpoint, a .json profile or a network's name"
+        )
+    elif size_hw and path.suffix != ".safetensors":
+        raise InputError(f"--size is for networks and checkpoints | got {path}")
+    elif path.is_dir():
         facts, rows = _bundle_facts(path, verify)
     elif verify:
         raise InputError(f"--verify is for bundles | got {path}")
     elif path.suffix == ".safetensors":
         meta = _checkpoint_meta(path)
-        facts, rows = {"checkpoint": str(path), **meta.as_dict()} if as_json else _checkpoint_facts(path, meta), []
+        cost = _checkpoint_cost(meta, size_hw)
+        if as_json:
+            facts, rows = {"checkpoint": str(path), **meta.as_dict(), "complexity": cost.as_dict()}, []
+        else:
+            facts, rows = _checkpoint_facts(path, meta, cost), []
     elif path.suffix == ".json":
         facts, rows = _profile_facts(path)
     else:
@@ -68,6 +93,9 @@ def _bundle_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[dict[s
                 "GMACs": " ".join(f"{entry.graphs[role].macs / 1e9:.2f}" for role in dict.fromkeys(entry.then)),
                 "parity": f"{100 * entry.parity.label_agreement:.2f} %" if entry.parity else "",
                 "mIoU k=0,1,2,...": " ".join(f"{value:.3f}" for value in accuracy.miou[:4]) if accuracy else "",
+                "compensated": {each.compensation.name: list(each.miou) for each in accuracy.compensated}
+                if accuracy
+                else {},
                 "on": f"{accuracy.data_set} {accuracy.split} {accuracy.fps:g}/s" if accuracy else "",
             }
         )
@@ -90,7 +118,7 @@ def _profile_facts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     }
     rows = [
         {
-            "configuration": entry.name,
+            "configuration": entry.name + (f" {entry.compensation.name}" if entry.compensation.moves else ""),
             "p50 ms": f"{entry.percentile_ms(50):.1f}",
             "p90 ms": f"{entry.percentile_ms(90):.1f}",
             "p99 ms": f"{entry.percentile_ms(99):.1f}",
@@ -113,7 +141,43 @@ def _checkpoint_meta(path: Path) -> "CheckpointMeta":
     return read_meta(path)
 
 
-def _checkpoint_facts(path: Path, meta: "CheckpointMeta") -> dict[str, Any]:
+def _is_network(name: str) -> bool:
+    from edgeseg.models.registry import NETWORKS
+
+    return name in NETWORKS
+
+
+def _network_facts(name: str, classes: int, size_hw: tuple[int, int], as_json: bool) -> dict[str, Any]:
+    from edgeseg.optional import require
+
+    require("torch", extra="train")
+    from edgeseg.models.complexity import named_complexity
+    from edgeseg.models.registry import network_options
+
+    known = network_options(name)
+    cost = named_complexity(name, classes, size_hw, {"size_hw": size_hw} if "size_hw" in known else {})
+    if as_json:
+        return {"network": name, "classes": classes, "options": known, "complexity": cost.as_dict()}
+    return {"network": name, "classes": classes, "options": ", ".join(known), **_cost_facts(cost)}
+
+
+def _checkpoint_cost(meta: "CheckpointMeta", size_hw: tuple[int, int] | None) -> "Complexity":
+    from edgeseg.models.complexity import named_complexity
+
+    height, width = size_hw or meta.trained_on.get("size_hw") or (512, 512)
+    return named_complexity(meta.architecture, len(meta.classes), (int(height), int(width)), meta.options)
+
+
+def _cost_facts(cost: "Complexity") -> dict[str, str]:
+    at = f"at {cost.size_hw[0]} x {cost.size_hw[1]}"
+    return {
+        "parameters": f"{cost.parameters / 1e6:.2f} M",
+        "GMACs": f"{cost.macs / 1e9:.2f} {at}, all channels and tokens",
+        "GMACs as in the theses": f"{cost.table_macs / 1e9:.2f} (LayerNorm 5, bilinear resize 4 per element)",
+    }
+
+
+def _checkpoint_facts(path: Path, meta: "CheckpointMeta", cost: "Complexity") -> dict[str, Any]:
     """What a person asks of a checkpoint; `--json` gives all of its metadata."""
     options = ", ".join(f"{key} {value}" for key, value in meta.options.items())
     ahead = f"labels {meta.target_offset} frames ahead" if meta.target_offset else "labels of its own frame"
@@ -122,6 +186,7 @@ def _checkpoint_facts(path: Path, meta: "CheckpointMeta") -> dict[str, Any]:
         "network": f"{meta.architecture}, {options}" if options else meta.architecture,
         "input": f"{meta.input_frames} frame{'s' if meta.input_frames > 1 else ''}, {meta.colour_order}",
         "output": ahead,
+        **_cost_facts(cost),
         "classes": f"{len(meta.classes)}: {', '.join(meta.classes.names)}",
         "masks": _words({key: value for key, value in meta.cwm.items() if key != "masked"}) if meta.cwm else "none",
         "trained on": _words(meta.trained_on),
@@ -143,7 +208,28 @@ def _words(values: Mapping[str, Any]) -> str:
 def _print(facts: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     from edgeseg.cli.tables import print_facts, print_rows
 
+    if rows and "compensated" in rows[0]:
+        facts, rows = _folded(facts, rows)
     print_facts(facts)
     if rows:
         click.echo()
         print_rows(rows)
+
+
+def _folded(facts: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a terminal has room for: of the tables of moved labels the best, and said once what is the same for all."""
+    best = [max(row["compensated"].items(), key=lambda item: sum(item[1][1:]), default=None) for row in rows]
+    data = {row["on"] for row in rows}
+    shown = []
+    for row, moved in zip(rows, best, strict=True):
+        left_out = {"compensated", *(("on",) if len(data) == 1 else ())}
+        cells = {key: value for key, value in row.items() if key not in left_out}
+        if any(best):
+            cells["moved k=1,2,3"] = " ".join(f"{value:.3f}" for value in moved[1][1:4]) if moved else ""
+        shown.append(cells)
+    if len(data) == 1 and "" not in data:
+        facts = {**facts, "scored on": data.pop()}
+    ways = dict.fromkeys(moved[0] for moved in best if moved)
+    if ways:
+        facts = {**facts, "moved by": f"{' or '.join(ways)}"}
+    return facts, shown

@@ -76,3 +76,38 @@ def test_info_gives_all_metadata_of_a_checkpoint_as_json(checkpoint):
     values = json.loads(run(checkpoint, "--json").stdout)
     assert values["scores"]["iou"] == {"sky": 0.9}
     assert values["classes"]["names"][0] == "sky"
+
+
+def test_info_tells_what_a_network_costs_by_its_name():
+    text = run("segmenter_b", "--size", "512x512", "--classes", "150").stdout
+    assert "102.50 M" in text
+    assert "129.29 at 512 x 512" in text
+    assert "129.57 (LayerNorm 5, bilinear resize 4 per element)" in text
+
+
+def test_info_tells_what_a_checkpoint_costs_at_any_size(checkpoint):
+    own, other = (
+        json.loads(run(checkpoint, "--json", *more).stdout)["complexity"] for more in ([], ["--size", "90x120"])
+    )
+    assert own["size_hw"] == [180, 240]
+    assert other["size_hw"] == [90, 120]
+    assert own["macs"] > 3 * other["macs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segmenter_ti", "--size", "100x100"], "does not divide into patches | got 100x100"),
+        (["segmenter_ti", "--verify"], "--verify is for bundles"),
+        (["segmenter_x"], "or a network's name"),
+    ],
+)
+def test_info_refuses_what_does_not_fit_a_network(arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_info_refuses_options_of_networks_for_other_artifacts(checkpoint, bundle):
+    assert "has its own classes" in run(checkpoint, "--classes", "3").stderr
+    assert "--size is for networks and checkpoints" in run(bundle.root, "--size", "64x64").stderr
