@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 
 from edgeseg.classes import file_name_safe
 from edgeseg.errors import InputError
+from edgeseg.token_plan import METHODS, TokenPlan
 
 PRECISIONS = ("fp32",)
 """Precisions that graphs are exported in."""
@@ -11,7 +12,7 @@ CWM_FORMS = ("concat", "split")
 """How a phase graph joins fresh and kept channels: `concat` by Concat, `split` by splitting the next convolution."""
 MODES = ("none", "extrapolate", "late-warp", "late-warp+extrapolate")
 """How labels are moved to the present: 1-definitions, Motion compensation."""
-FLOWS = ("dis-ultrafast", "dis-fast", "dis-medium", "farneback", "nvidia", "vpi")
+FLOWS = ("dis-ultrafast", "dis-fast", "dis-medium", "farneback", "lucas-kanade", "nvidia", "vpi")
 """Optical flows that motion is taken from (`edgeseg.runtime.optical_flow`)."""
 
 
@@ -37,6 +38,10 @@ class Configuration:
     """1, or 2 for a network that also sees the frame before."""
     target_offset: int = 0
     """Frames ahead that the network was trained to predict (anticipation)."""
+    method: str | None = None
+    """What becomes of the tokens that stop, one of `token_plan.METHODS`; None when all tokens of a ViT go through."""
+    plan: TokenPlan | None = None
+    """Which proportion of the tokens stops after which layer, when a method is given."""
 
     def __post_init__(self) -> None:
         height, width = self.size_hw
@@ -58,6 +63,10 @@ class Configuration:
             raise InputError(f"input_frames is 1 or 2 | got {self.input_frames}")
         if self.target_offset < 0:
             raise InputError(f"target_offset must not be negative | got {self.target_offset}")
+        if (self.method is None) != (self.plan is None):
+            raise InputError(f"method and plan go together | got method {self.method}, plan {self.plan}")
+        if self.method is not None and self.method not in METHODS:
+            raise InputError(f"unknown method {self.method!r} | known: {', '.join(METHODS)}")
 
     @property
     def stateful(self) -> bool:
@@ -72,6 +81,8 @@ class Configuration:
             parts.append(f"w{self.width:g}")
         if self.rho is not None:
             parts.append(f"rho{self.rho:g}-{self.cwm_form}")
+        if self.plan is not None:
+            parts.append(f"{self.method}{self.plan.name}")
         if self.labels_stride != 1:
             parts.append(f"s{self.labels_stride}")
         if self.target_offset:
@@ -82,7 +93,8 @@ class Configuration:
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready form, read back by `from_dict`."""
-        return {**asdict(self), "size_hw": list(self.size_hw)}
+        plan = None if self.plan is None else str(self.plan)
+        return {**asdict(self), "size_hw": list(self.size_hw), "plan": plan}
 
     @classmethod
     def from_dict(cls, values: dict) -> "Configuration":
@@ -97,8 +109,9 @@ class Configuration:
             raise InputError(f"unknown knobs {', '.join(unknown)} | known: {', '.join(sorted(known))}")
         try:
             height, width = values["size_hw"]
-            return cls(**{**values, "size_hw": (int(height), int(width))})
-        except (KeyError, TypeError, ValueError) as error:
+            plan = None if values.get("plan") is None else TokenPlan.parse(values["plan"])
+            return cls(**{**values, "size_hw": (int(height), int(width)), "plan": plan})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"a configuration is not readable ({error!r})") from error
 
 
