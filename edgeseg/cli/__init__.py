@@ -20,6 +20,7 @@ from edgeseg.errors import EdgesegError
 COMMANDS = {
     "demo": "The whole way on this machine: export, profile, pick, run.",
     "train": "Train a network by a recipe.",
+    "import": "Turn weights that other code trained into a checkpoint.",
     "eval": "Score a checkpoint or a bundle on labelled video.",
     "export": "Turn a network into a bundle of fixed-shape graphs.",
     "info": "Say what a bundle, checkpoint or device profile holds.",
@@ -30,6 +31,8 @@ COMMANDS = {
     "doctor": "Say which backends and devices are usable here.",
 }
 """Command -> its line in `edgeseg --help`; each is the object `command` of the module of that name."""
+_MODULES = {"import": "import_"}
+"""Modules of another name: a keyword cannot be imported."""
 
 
 _THE_MACHINES = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EMFILE}
@@ -49,7 +52,8 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return importlib.import_module(f"edgeseg.cli.{name}").command
+        module = _MODULES.get(name, name)
+        return importlib.import_module(f"edgeseg.cli.{module}").command
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -70,12 +70,22 @@ class SwiftNet(nn.Module):
 
     With two input frames the older one comes first: channels 0-2 are frame t-1, channels 3-5 frame t. H and W are
     free, at least 1; they need not be divisible by 32.
+
+    Args:
+        spp_levels: grids of the pooling pyramid: 4, or the 3 of the reference code, whose weights are imported.
+        head_kernel: side of the last convolution: 1, or the 3 of the code of [C 2].
     """
 
     logits_stride = 4
 
     def __init__(
-        self, classes: int, width: float = 1.0, input_frames: int = 1, extra_stem_channels: int | None = None
+        self,
+        classes: int,
+        width: float = 1.0,
+        input_frames: int = 1,
+        extra_stem_channels: int | None = None,
+        spp_levels: int = 4,
+        head_kernel: int = 1,
     ) -> None:
         super().__init__()
         if classes < 1 or input_frames not in (1, 2):
@@ -83,14 +93,20 @@ class SwiftNet(nn.Module):
                 f"SwiftNet cannot be built | got {classes} classes and {input_frames} input frames, "
                 "expected at least 1 class and 1 or 2 frames"
             )
+        if spp_levels not in (3, 4) or head_kernel not in (1, 3):
+            raise InputError(
+                f"SwiftNet cannot be built | got spp_levels {spp_levels} and head_kernel {head_kernel}, "
+                "expected 3 or 4, and 1 or 3"
+            )
         self.classes = classes
         self.input_frames = input_frames
         channels = scaled_channels(128, width)
         self.backbone = ResNet18(width, 3 * input_frames, extra_stem_channels)
         stride4, stride8, stride16, stride32 = self.backbone.channels
-        self.spp = SpatialPyramidPooling(stride32, channels, scaled_channels(32, width), grids=(8, 4, 2, 1))
+        level_channels = scaled_channels(32, width) if spp_levels == 4 else channels // spp_levels
+        self.spp = SpatialPyramidPooling(stride32, channels, level_channels, grids=(8, 4, 2, 1)[:spp_levels])
         self.upsample = nn.ModuleList(UpsampleModule(channels, lateral) for lateral in (stride16, stride8, stride4))
-        self.head = BnReluConv(channels, classes, 1, bias=True)
+        self.head = BnReluConv(channels, classes, head_kernel, bias=True)
         for part in (self.spp, self.upsample, self.head):
             initialise(part)
 
@@ -102,9 +118,9 @@ class SwiftNet(nn.Module):
         return self.head(x)
 
 
-def swiftnet_r18(classes: int, width: float = 1.0) -> SwiftNet:
+def swiftnet_r18(classes: int, width: float = 1.0, spp_levels: int = 4, head_kernel: int = 1) -> SwiftNet:
     """SwiftNet on ResNet-18, one input frame; 11.8 M parameters at width 1 and 19 classes."""
-    return SwiftNet(classes, width)
+    return SwiftNet(classes, width, spp_levels=spp_levels, head_kernel=head_kernel)
 
 
 def swiftnet_r18_x(classes: int, width: float = 1.0) -> SwiftNet:

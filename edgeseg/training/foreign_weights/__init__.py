@@ -1,0 +1,1 @@
+"""Weights that other code wrote: read as tensors only, renamed, checked, and put into a network of ours."""
