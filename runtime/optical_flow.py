@@ -1,5 +1,6 @@
 """Dense optical flow between consecutive frames, on small grey images: the back ends and the check of their result."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -11,12 +12,22 @@ from edgeseg.runtime.nvidia_flow import open_nvidia, open_vpi
 
 FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(newer, older), uint8 `(h, w)` each -> float32 `(h', w', 2)`: for the pixels of `newer`, their way (x, y) to `older`,
-in its pixels. h' and w' are h and w, or what the hardware's grid leaves of them, at least a quarter."""
+in its pixels. h' and w' are h and w, or a fraction of them: one way then stands for a cell of pixels."""
 
 FLOW_PIXELS_MAX = 200_000
 """Flow is never computed on more pixels than this: a larger frame is divided further, so that its cost is bounded."""
 FLOW_SIDE_MIN = 32
 """Pixels that the shorter side needs: below, DIS has no pyramid and OpenCV ends the process on some sizes."""
+GRID_PX = 16
+GRID_WINDOW_PX = 9
+GRID_ITERATIONS = 2
+"""Lucas-Kanade on a regular grid: pixels between points, side of the window, steps per pyramid level.
+
+Measured on CamVid val at 180 x 240, in four fifths of the time of dis-ultrafast: mIoU one to six frames late is .857 to
+.739 beside .847 to .701. Denser grids score up to .013 more; a median filter takes .01 to .03 away.
+"""
+GRID_TOP_SIDE_MIN = 40
+"""The pyramid ends where the shorter side would have fewer pixels."""
 FIELD_STRIDE = 4
 """The flow is kept at a quarter of its resolution: no score on CamVid falls, and composing costs a sixteenth."""
 STATIC_GREY_LEVELS = 1.5
@@ -32,6 +43,7 @@ recordings .42 and more in 95 of 100 pairs.
 """
 MISMATCH_GREY_LEVELS = 8.0
 """A smaller difference is noise, however little contrast the frame has."""
+_LK_STOP = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, GRID_ITERATIONS, 0.03)
 _RELATIVE_MAP: int | None = getattr(cv2, "WARP_RELATIVE_MAP", None)
 """Newer OpenCV adds each pixel's own place itself, which is faster."""
 
@@ -49,11 +61,52 @@ def _farneback() -> FlowFunction:
     return flow
 
 
+def _lucas_kanade() -> FlowFunction:
+    """One way per `GRID_PX` x `GRID_PX` pixels, by pyramids. For a point that is lost, its neighbours stand."""
+
+    def flow(newer: np.ndarray, older: np.ndarray) -> np.ndarray:
+        height, width = newer.shape
+        points = _grid_points((height, width))
+        levels = max(0, int(math.log2(min(height, width) / GRID_TOP_SIDE_MIN)))
+        found, status, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]
+            newer,
+            older,
+            points.reshape(-1, 1, 2),
+            None,
+            winSize=(GRID_WINDOW_PX, GRID_WINDOW_PX),
+            maxLevel=levels,
+            criteria=_LK_STOP,
+        )
+        ways = found.reshape(points.shape) - points
+        known = status.reshape(points.shape[:2])
+        return ways if known.all() else _filled(ways, known)
+
+    return flow
+
+
+@lru_cache(maxsize=4)
+def _grid_points(size_hw: tuple[int, int]) -> np.ndarray:
+    """float32 `(rows, columns, 2)`: centres (x, y) of cells some `GRID_PX` wide that share an image evenly."""
+    rows, columns = (-(-side // GRID_PX) for side in size_hw)
+    x = (np.arange(columns, dtype=np.float32) + 0.5) * size_hw[1] / columns - 0.5
+    y = (np.arange(rows, dtype=np.float32) + 0.5) * size_hw[0] / rows - 0.5
+    return np.dstack(np.meshgrid(x, y)).astype(np.float32)
+
+
+def _filled(ways: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """`ways`, float32 `(h, w, 2)`, with those that are not `known` replaced by the mean of their known neighbours."""
+    weights = known.astype(np.float32)
+    near = cv2.blur(ways * weights[..., None], (3, 3))
+    near /= np.maximum(cv2.blur(weights, (3, 3)), np.finfo(np.float32).eps)[..., None]
+    return np.where(known[..., None] > 0, ways, near)
+
+
 _FLOWS: dict[str, Callable[[], FlowFunction]] = {
     "dis-ultrafast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST),
     "dis-fast": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_FAST),
     "dis-medium": lambda: _dis(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM),
     "farneback": _farneback,
+    "lucas-kanade": _lucas_kanade,
     "nvidia": open_nvidia,
     "vpi": open_vpi,
 }

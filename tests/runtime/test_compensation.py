@@ -23,7 +23,7 @@ from edgeseg.runtime.optical_flow import (
 )
 
 HEIGHT, WIDTH = 192, 256
-CPU_FLOWS = ("dis-ultrafast", "dis-fast", "dis-medium", "farneback")
+CPU_FLOWS = ("dis-ultrafast", "dis-fast", "dis-medium", "farneback", "lucas-kanade")
 PERIOD_S = 1 / 15
 INNER = (slice(32, -32), slice(40, -40))
 """Pixels that stay in the picture in all motions used here."""
@@ -103,12 +103,24 @@ def test_labels_move_as_far_as_the_picture_when_it_slides(sliding, flow, mode, s
     assert moved.moved_px == pytest.approx(steps * math.hypot(4, 2), rel=0.1)
 
 
+@pytest.mark.parametrize("flow", ["dis-ultrafast", "lucas-kanade"])
 @pytest.mark.parametrize(("degrees", "factor"), [(2.0, 1.0), (-2.0, 1.0), (0.0, 1.03), (0.0, 0.97), (1.0, 1.02)])
-def test_labels_turn_and_grow_with_the_picture(degrees, factor):
+def test_labels_turn_and_grow_with_the_picture(flow, degrees, factor):
     frames = [rgb(moved_by(texture(), turn_and_zoom(degrees * step, factor**step))) for step in range(4)]
-    moved = run(Compensator(Compensation("late-warp")), frames, blobs(), 0, 3 * PERIOD_S)
+    moved = run(Compensator(Compensation("late-warp", flow)), frames, blobs(), 0, 3 * PERIOD_S)
     assert agreement(moved.labels, moved_by(blobs(), turn_and_zoom(3 * degrees, factor**3), nearest=True)) > 0.93
     assert agreement(moved.labels, blobs()) < 0.9
+
+
+def test_motions_are_composed_along_the_way_when_the_picture_turns_far():
+    """Eight turns of 4 degrees: ways added at one place, and not one after the other, end many pixels beside."""
+    size = min(HEIGHT, WIDTH)
+    frames = [rgb(moved_by(texture(), turn_and_zoom(4 * step, 1.0))) for step in range(9)]
+    moved = run(Compensator(Compensation("late-warp", "dis-fast", 1)), frames, blobs(), 0, 8 * PERIOD_S)
+    expected = moved_by(blobs(), turn_and_zoom(32, 1.0), nearest=True)
+    y, x = np.indices((HEIGHT, WIDTH))
+    disc = np.hypot(y - HEIGHT / 2, x - WIDTH / 2) < 0.45 * size
+    assert (moved.labels == expected)[disc].mean() > 0.95
 
 
 @pytest.mark.parametrize("size", [(96, 128), (48, 64), (384, 512), (144, 256)])
@@ -420,13 +432,16 @@ def noisy(still, sigma, seed):
     return np.clip(still[..., None] + noise, 0, 255).astype(np.uint8)
 
 
+@pytest.mark.parametrize("flow", ["dis-ultrafast", "lucas-kanade"])
 @pytest.mark.parametrize("divisor", [1, 2])
 @pytest.mark.parametrize("sigma", [1, 3, 5, 8])
 @pytest.mark.parametrize("grey_levels", [8, 20, 60])
-def test_static_scene_of_little_contrast_is_left_unchanged_when_the_flow_follows_noise(divisor, sigma, grey_levels):
+def test_static_scene_of_little_contrast_is_left_unchanged_when_the_flow_follows_noise(
+    flow, divisor, sigma, grey_levels
+):
     still = 128 + grey_levels / 256 * (texture() - 128)
     frames = [noisy(still, sigma, seed) for seed in range(5)]
-    moved = run(Compensator(Compensation(divisor=divisor)), frames, blobs(), 1, 6 * PERIOD_S)
+    moved = run(Compensator(Compensation(flow=flow, divisor=divisor)), frames, blobs(), 1, 6 * PERIOD_S)
     assert moved.fallback is None
     assert (moved.labels == blobs()).mean() >= 0.999
 
@@ -439,8 +454,19 @@ def test_static_scene_is_left_unchanged_when_a_part_without_noise_is_saturated()
     assert (moved.labels == blobs()).mean() >= 0.999
 
 
+def test_small_changes_are_motion_when_warping_fails_in_most_of_the_picture():
+    """Six tenths are not found again, a tenth stands still, and the rest changes a little, which warping explains."""
+    change, left = np.full((50, 60), 60, np.float32), np.full((50, 60), 30, np.uint8)
+    change[30:], left[30:] = 4, 1
+    change[45:], left[45:] = 0.5, 0
+    moves = optical_flow._moving(change, left)
+    assert (moves[30:45] == 255).all()
+    assert (moves[45:] == 0).all()
+
+
+@pytest.mark.parametrize("flow", ["dis-ultrafast", "lucas-kanade"])
 @pytest.mark.parametrize("sigma", [0, 3, 5])
-def test_object_moves_and_its_surroundings_stay_when_the_camera_is_noisy(sigma):
+def test_object_moves_and_its_surroundings_stay_when_the_camera_is_noisy(flow, sigma):
     """A square goes 6 pixels to the right per frame over a standing background of little contrast."""
     frames, square = [], texture(5)[:64, :64]
     for step in range(4):
@@ -449,10 +475,10 @@ def test_object_moves_and_its_surroundings_stay_when_the_camera_is_noisy(sigma):
         frames.append(noisy(picture, sigma, step))
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[64:128, 66:130] = 1
-    moved = run(Compensator(Compensation()), frames, labels, 1, 4 * PERIOD_S)
+    moved = run(Compensator(Compensation(flow=flow)), frames, labels, 1, 4 * PERIOD_S)
     assert (moved.labels[72:120, 88:144] == 1).mean() > 0.95
     assert (moved.labels[72:120, 60:74] == 0).mean() > 0.9
     elsewhere = blobs()
-    away = run(Compensator(Compensation()), frames, elsewhere, 1, 4 * PERIOD_S).labels
+    away = run(Compensator(Compensation(flow=flow)), frames, elsewhere, 1, 4 * PERIOD_S).labels
     assert (away[:32] == elsewhere[:32]).all()
     assert (away[160:] == elsewhere[160:]).all()
