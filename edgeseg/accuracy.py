@@ -80,6 +80,11 @@ class Accuracy:
             (AccuracyTable(entry.miou) for entry in self.compensated if entry.compensation == compensation), None
         )
 
+    @property
+    def best_compensated(self) -> CompensatedAccuracy | None:
+        """The table whose entries at k = 1..K are the highest on average; None where nothing was moved."""
+        return max(self.compensated, key=lambda entry: sum(entry.miou[1:]), default=None)
+
     def with_compensated(self, added: Sequence[CompensatedAccuracy]) -> "Accuracy":
         """The same with more tables; one of a compensation that there is already replaces it."""
         tables = {entry.compensation: entry for entry in (*self.compensated, *added)}

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from edgeseg.accuracy import CompensatedAccuracy
 from edgeseg.bundle import BundleConfiguration
+from edgeseg.config import Compensation
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import EvaluationData, OffsetTables, none_if_nan
+from edgeseg.export.video_motion import moving
 from edgeseg.export.video_pass import Predictor, SessionPredictor, VideoPass
 from edgeseg.metrics.boundary import trimap_labels
 from edgeseg.metrics.confusion import ConfusionMatrix
@@ -36,10 +39,16 @@ class Evaluation:
     """By radius in pixels, at k = 0."""
     asymptotic_miou: float | None
     """ABT over the videos that are long enough; None for a stateless network, or where none is [C 2.4.4]."""
+    compensated: tuple[CompensatedAccuracy, ...] = ()
+    """mIoU and moving-object mIoU at k = 0..K of the labels moved to the present."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {**vars(self), "trimap_miou": {f"{radius:g}": value for radius, value in self.trimap_miou.items()}}
+        return {
+            **vars(self),
+            "trimap_miou": {f"{radius:g}": value for radius, value in self.trimap_miou.items()},
+            "compensated": [entry.as_dict() for entry in self.compensated],
+        }
 
 
 def evaluate(
@@ -51,21 +60,29 @@ def evaluate(
     stateful: bool,
     max_offset: int,
     radii_px: Sequence[float] = (3.0,),
+    compensations: Sequence[Compensation] = (),
+    target_offset: int = 0,
     on_frame: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Score `predictor` in every way at once; frames are run no more often than the offsets need.
 
+    Args:
+        compensations: how labels are moved to the present, beside the scores of the labels as they come.
+        target_offset: frames ahead that the predictor was trained for.
+
     Raises:
-        InputError: the videos are too short for the offsets, or a prediction names a class that there is none of.
+        InputError: the videos are too short for the offsets, a prediction names a class that there is none of, or a
+            compensation cannot be scored.
     """
     classes = data.dataset.classes
-    offsets = OffsetScores(len(classes), max_offset=max_offset, stateful=stateful)
+    chosen = moving(compensations)
+    offsets = OffsetScores(len(classes), max_offset=max_offset, stateful=stateful, moved_tables=len(chosen))
     trimaps = {radius: ConfusionMatrix(len(classes)) for radius in radii_px}
     asymptotic = AsymptoticScores(len(classes), warm_up_frames=WARM_UP_FRAMES)
     for entry in data.videos:
-        video_pass = VideoPass(predictor, entry, size_hw, on_frame)
+        video_pass = VideoPass(predictor, entry, size_hw, on_frame, compensations=chosen, target_offset=target_offset)
         count = len(entry.video)
-        offsets.add_video(video_pass.predict, video_pass.reset, entry.labels, count)
+        video_pass.score(offsets)
         video_pass.reset()
         for index in range(count):
             target = entry.labels(index)
@@ -76,7 +93,7 @@ def evaluate(
                     matrix.add(trimap_labels(target, radius, classes.ignore_value), prediction)
         if stateful:
             asymptotic.add_video(video_pass.predict, video_pass.reset, entry.labels, count)
-    tables = OffsetTables(offsets, classes.movable_indices)
+    tables = OffsetTables(offsets, classes.movable_indices, chosen)
     return Evaluation(
         name=name,
         miou=tables.miou,
@@ -85,6 +102,7 @@ def evaluate(
         pixel_accuracy=tables.at_zero.pixel_accuracy,
         trimap_miou={radius: none_if_nan(matrix.scores().miou) for radius, matrix in trimaps.items()},
         asymptotic_miou=none_if_nan(asymptotic.miou),
+        compensated=tables.compensated,
     )
 
 
@@ -95,6 +113,7 @@ def evaluate_configuration(
     *,
     max_offset: int,
     radii_px: Sequence[float],
+    compensations: Sequence[Compensation] = (),
     on_frame: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Score a bundle's configuration through the runtime. See `evaluate`."""
@@ -107,6 +126,8 @@ def evaluate_configuration(
             stateful=entry.knobs.stateful,
             max_offset=max_offset,
             radii_px=radii_px,
+            compensations=compensations,
+            target_offset=entry.knobs.target_offset,
             on_frame=on_frame,
         )
 
@@ -118,6 +139,7 @@ def evaluate_checkpoint(
     size_hw: tuple[int, int] | None,
     max_offset: int,
     radii_px: Sequence[float],
+    compensations: Sequence[Compensation] = (),
     on_frame: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Score a checkpoint in PyTorch, masked as it was trained. See `evaluate`.
@@ -150,6 +172,8 @@ def evaluate_checkpoint(
         stateful=request.knobs.stateful,
         max_offset=max_offset,
         radii_px=radii_px,
+        compensations=compensations,
+        target_offset=request.knobs.target_offset,
         on_frame=on_frame,
     )
 

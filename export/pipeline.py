@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgeseg.bundle import Bundle, BundleConfiguration
+from edgeseg.config import DEFAULT_COMPENSATIONS, Compensation
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import MAX_OFFSET, EvaluationData, configuration_accuracies, expected_runs
 from edgeseg.export.bundle_writer import check_bundle_name, read_variants, writing_bundle
@@ -14,6 +15,7 @@ from edgeseg.export.parity import ParityVideo, check_parity, parity_video
 from edgeseg.export.source import Source
 from edgeseg.export.sweep import Request
 from edgeseg.export.variant import Variant
+from edgeseg.export.video_motion import moving
 
 WEIGHT_FORMATS = ("fp32", "fp16")
 """How weights are stored; arithmetic is float32 either way."""
@@ -51,6 +53,8 @@ class ExportOptions:
     """Keep the configurations of the bundle that is there."""
     threads: int | None = None
     """CPU threads of the runs that make the accuracy table; None for all."""
+    compensations: tuple[Compensation, ...] = DEFAULT_COMPENSATIONS
+    """What accuracy tables of labels moved to the present are made for, beside those of the labels as they come."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_offset <= 60:
@@ -77,6 +81,7 @@ def export_bundle(
     check_bundle_name(out)
     classes = requests[0].source.facts.classes
     if data is not None:
+        moving(options.compensations)
         for source in {id(request.source): request.source for request in requests}.values():
             data.check_network(classes, source.facts.trained_on, source.facts.origin)
     kept = _kept_variants(requests, out) if options.add else []
@@ -148,8 +153,16 @@ def _scored(
     progress: Progress,
 ) -> list[BundleConfiguration]:
     runs = sum(expected_runs(data, stateful=each.knobs.stateful, max_offset=options.max_offset) for each in entries)
-    progress.stage(f"accuracy of {len(entries)} configurations", runs)
+    moved = len(moving(options.compensations))
+    beside = f", as labels come and moved in {moved} way{'' if moved == 1 else 's'}" if moved else ""
+    progress.stage(f"accuracy of {len(entries)} configurations{beside}", runs)
     accuracies = configuration_accuracies(
-        folder, entries, data, max_offset=options.max_offset, threads=options.threads, on_frame=progress.advance
+        folder,
+        entries,
+        data,
+        max_offset=options.max_offset,
+        compensations=options.compensations,
+        threads=options.threads,
+        on_frame=progress.advance,
     )
     return [replace(entry, accuracy=accuracy) for entry, accuracy in zip(entries, accuracies, strict=True)]

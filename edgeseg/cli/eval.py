@@ -1,11 +1,13 @@
 """`edgeseg eval`: score a checkpoint or a bundle on labelled video."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from edgeseg.config import Compensation
     from edgeseg.export.accuracy import EvaluationData
     from edgeseg.export.evaluation import Evaluation
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 @click.option(
     "--radius", "radii", type=float, multiple=True, default=(3.0,), help="Trimap radius in pixels.  [default: 3]"
 )
+@click.option(
+    "--compensation",
+    metavar="NAMES",
+    help="Also with labels moved to the present: names, all or none.  [default: none]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     artifact: str,
@@ -29,15 +36,20 @@ def command(
     size: str | None,
     max_offset: int,
     radii: tuple[float, ...],
+    compensation: str | None,
     as_json: bool,
 ) -> None:
     """Score ARTIFACT, a checkpoint (in PyTorch) or a bundle (its graphs, in the runtime).
 
     mIoU over frames of delay, moving-object mIoU, IoU per class, mIoU near label boundaries (trimap), and for networks
     with a state the mIoU after a warm-up (ABT). A split that the network was trained on is refused.
+
+    With --compensation the same labels are scored once more, moved along the motion in the image to the frame that
+    they are scored against, with the frames up to the one before it.
     """
     import json
 
+    from edgeseg.config import parse_compensations
     from edgeseg.data.open import open_dataset
     from edgeseg.errors import InputError
     from edgeseg.export.accuracy import EvaluationData
@@ -46,17 +58,18 @@ def command(
     check_radii(radii)
     if not 0 <= max_offset <= 60:
         raise InputError(f"--max-offset lies between 0 and 60 frames | got {max_offset}")
+    compensations = parse_compensations(compensation or "none")
     evaluation_data = EvaluationData.open(open_dataset(data), split)
     if _is_bundle(artifact):
         if size is not None:
             raise InputError(
                 f"--size is for checkpoints, and {artifact} is a bundle of fixed sizes | use --configuration"
             )
-        results = _bundle_results(artifact, evaluation_data, configuration, max_offset, radii)
+        results = _bundle_results(artifact, evaluation_data, configuration, max_offset, radii, compensations)
     else:
         if configuration is not None:
             raise InputError(f"--configuration is for bundles, and {artifact} is a checkpoint | leave it out")
-        results = [_checkpoint_result(artifact, evaluation_data, size, max_offset, radii)]
+        results = [_checkpoint_result(artifact, evaluation_data, size, max_offset, radii, compensations)]
     facts = {
         "data_set": evaluation_data.dataset.name,
         "split": split,
@@ -76,7 +89,12 @@ def _is_bundle(artifact: str) -> bool:
 
 
 def _bundle_results(
-    artifact: str, data: "EvaluationData", name: str | None, max_offset: int, radii: tuple[float, ...]
+    artifact: str,
+    data: "EvaluationData",
+    name: str | None,
+    max_offset: int,
+    radii: tuple[float, ...],
+    compensations: "tuple[Compensation, ...]",
 ) -> "list[Evaluation]":
     from edgeseg.bundle import Bundle
     from edgeseg.cli.export_progress import ExportProgress
@@ -94,14 +112,25 @@ def _bundle_results(
             progress.stage(entry.name, expected_runs(data, stateful=entry.knobs.stateful, max_offset=max_offset))
             results.append(
                 evaluate_configuration(
-                    bundle.root, entry, data, max_offset=max_offset, radii_px=radii, on_frame=progress.advance
+                    bundle.root,
+                    entry,
+                    data,
+                    max_offset=max_offset,
+                    radii_px=radii,
+                    compensations=compensations,
+                    on_frame=progress.advance,
                 )
             )
     return results
 
 
 def _checkpoint_result(
-    artifact: str, data: "EvaluationData", size: str | None, max_offset: int, radii: tuple[float, ...]
+    artifact: str,
+    data: "EvaluationData",
+    size: str | None,
+    max_offset: int,
+    radii: tuple[float, ...],
+    compensations: "tuple[Compensation, ...]",
 ) -> "Evaluation":
     from edgeseg.optional import require
 
@@ -120,6 +149,7 @@ def _checkpoint_result(
             size_hw=parse_size_hw(size) if size else None,
             max_offset=max_offset,
             radii_px=radii,
+            compensations=compensations,
             on_frame=progress.advance,
         )
 
@@ -127,6 +157,9 @@ def _checkpoint_result(
 def _print(result: "Evaluation") -> None:
     def text(value: float | None) -> str:
         return "-" if value is None else f"{value:.4f}"
+
+    def scores(values: Sequence[float | None]) -> str:
+        return "  ".join("    -" if value is None else f"{value:.3f}" for value in values)
 
     click.echo(f"\n{result.name}")
     click.echo(f"  mIoU             {text(result.miou[0])}   pixel accuracy {text(result.pixel_accuracy)}")
@@ -136,8 +169,11 @@ def _print(result: "Evaluation") -> None:
     if result.asymptotic_miou is not None:
         click.echo(f"  after warm-up    {text(result.asymptotic_miou)}")
     click.echo("  delay, frames    " + "  ".join(f"{k:5d}" for k in range(len(result.miou))))
-    click.echo("  mIoU             " + "  ".join(f"{value:.3f}" for value in result.miou))
-    moving = ("    -" if value is None else f"{value:.3f}" for value in result.movable_miou)
-    click.echo("  moving objects   " + "  ".join(moving))
+    click.echo("  mIoU             " + scores(result.miou))
+    click.echo("  moving objects   " + scores(result.movable_miou))
+    for entry in result.compensated:
+        click.echo(f"  moved by {entry.compensation.name}")
+        click.echo("  mIoU             " + scores(entry.miou))
+        click.echo("  moving objects   " + scores(entry.movable_miou))
     for name, value in result.iou.items():
         click.echo(f"  {name:<16} {text(value)}")

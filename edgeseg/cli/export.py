@@ -1,5 +1,6 @@
 """`edgeseg export`: networks give a bundle."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle, BundleConfiguration
+    from edgeseg.config import Compensation
     from edgeseg.export.foreign import Description
     from edgeseg.export.source import Source
 
@@ -21,6 +23,11 @@ SHOWN_OFFSETS = (0, 1, 2, 3, 4, 6, 8)
 @click.option("--data", metavar="SPEC", help="Labelled video for the accuracy table: a folder, or 'street'.")
 @click.option("--split", default="val", show_default=True, help="Split of --data.")
 @click.option("--max-offset", default=8, show_default=True, help="Last delay of the accuracy table, in frames.")
+@click.option(
+    "--compensation",
+    metavar="NAMES",
+    help="Accuracy tables also with labels moved to the present: names, all or none.  [default: late-warp+extrapolate]",
+)
 @click.option(
     "--size",
     "sizes",
@@ -83,7 +90,9 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
 
     check_bundle_name(out)
     check_writable(out, folder=True)
-    choices = ExportOptions(options["max_offset"], options["weights"], options["add"], options["threads"])
+    choices = ExportOptions(
+        options["max_offset"], options["weights"], options["add"], options["threads"], _compensations(options)
+    )
     grid = Grid(
         tuple(parse_size_hw(text) for text in options["sizes"]),
         tuple(_rho(text) for text in options["rhos"]) or ("own",),
@@ -101,6 +110,17 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({"bundle": str(out), "configurations": [_row(entry) for entry in bundle.configurations]}))
     else:
         _print(bundle)
+
+
+def _compensations(options: dict[str, Any]) -> "tuple[Compensation, ...]":
+    from edgeseg.config import DEFAULT_COMPENSATIONS, parse_compensations
+    from edgeseg.errors import InputError
+
+    if options["compensation"] is None:
+        return DEFAULT_COMPENSATIONS
+    if options["data"] is None:
+        raise InputError("--compensation adds accuracy tables, which need labelled video | give it with --data")
+    return parse_compensations(options["compensation"])
 
 
 def _rho(text: str) -> "float | str":
@@ -164,7 +184,7 @@ def _row(entry: "BundleConfiguration") -> dict[str, Any]:
         "macs": sum(graph.macs for graph in steady) / len(steady),
         "parameters": max(graph.parameters for graph in entry.graphs.values()),
         "parity": vars(parity) if parity else None,
-        "accuracy": vars(accuracy) if accuracy else None,
+        "accuracy": accuracy.as_dict() if accuracy else None,
     }
 
 
@@ -180,11 +200,17 @@ def _print(bundle: "Bundle") -> None:
     table.add_column("configuration", no_wrap=True)
     for heading in ("GMACs", "Mparams", "parity", "dlogit", *(f"mIoU k={k}" if k == 0 else f"k={k}" for k in offsets)):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
+    best = [entry.accuracy.best_compensated if entry.accuracy else None for entry in bundle.configurations]
+    for row, moved in zip(rows, best, strict=True):
         table.add_row(*_cells(row, offsets))
+        if moved:
+            table.add_row("  moved", "", "", "", "", *(_miou_cells(moved.miou, offsets)))
     console = Console(highlight=False, markup=False)
     # A pipe or file is read by programs: lines are not folded there.
     (console if console.is_terminal else Console(highlight=False, markup=False, width=200)).print(table)
+    ways = dict.fromkeys(moved.compensation.name for moved in best if moved)
+    if ways:
+        click.echo(f"moved: labels moved to the present, each by the best way, {' or '.join(ways)}")
     size = sum(record.bytes for record in bundle.files.values())
     click.echo(f"{bundle.root}: {len(rows)} configuration{'' if len(rows) == 1 else 's'}, {size / 1e6:.1f} MB")
     if any(not row["accuracy"] for row in rows):
@@ -204,5 +230,9 @@ def _cells(row: dict[str, Any], offsets: list[int]) -> list[str]:
         f"{row['parameters'] / 1e6:.2f}",
         f"{100 * parity['label_agreement']:.3f} %" if parity else "-",
         "-" if error is None else f"{error:.0e}",
-        *(f"{miou[k]:.3f}" if k < len(miou) else "-" for k in offsets),
+        *_miou_cells(miou, offsets),
     ]
+
+
+def _miou_cells(miou: Sequence[float], offsets: list[int]) -> list[str]:
+    return [f"{miou[k]:.3f}" if k < len(miou) else "-" for k in offsets]
