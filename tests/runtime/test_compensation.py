@@ -112,6 +112,27 @@ def test_labels_turn_and_grow_with_the_picture(flow, degrees, factor):
     assert agreement(moved.labels, blobs()) < 0.9
 
 
+@pytest.mark.parametrize("flow", CPU_FLOWS[:1] + CPU_FLOWS[-1:])
+def test_labels_follow_a_fast_pan(flow):
+    """A twelfth of the picture's width per frame."""
+    wide = texture(size=(HEIGHT, 2 * WIDTH))
+    frames = [rgb(wide[:, 84 - 21 * step :][:, :WIDTH]) for step in range(4)]
+    moved = run(Compensator(Compensation(flow=flow, divisor=1)), frames, blobs(), 2, 4 * PERIOD_S)
+    expected = moved_by(blobs(), shift(42), nearest=True)
+    assert (moved.labels == expected)[24:-24, 90:-40].mean() > 0.9
+
+
+def test_lost_points_take_the_way_of_their_neighbours():
+    ways = np.zeros((3, 4, 2), np.float32)
+    ways[:, :2] = 3, 1
+    ways[1, 0] = 99, 99
+    known = np.ones((3, 4), np.uint8)
+    known[1, 0] = 0
+    filled = optical_flow._filled(ways, known)
+    assert filled[1, 0].tolist() == pytest.approx([3, 1])
+    assert (filled[known > 0] == ways[known > 0]).all()
+
+
 def test_motions_are_composed_along_the_way_when_the_picture_turns_far():
     """Eight turns of 4 degrees: ways added at one place, and not one after the other, end many pixels beside."""
     size = min(HEIGHT, WIDTH)
