@@ -10,7 +10,7 @@ The names can be read without torch.
 
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.errors import InputError
@@ -51,6 +51,17 @@ def network_options(name: str) -> list[str]:
         InputError: no network has that name.
     """
     return [option for option in inspect.signature(network_builder(name)).parameters if option != "classes"]
+
+
+def complete_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of network `name`, and the builder's own values of those that are not given; sequences as lists.
+
+    Raises:
+        InputError: no network has that name.
+    """
+    parameters = inspect.signature(network_builder(name)).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in {**defaults, **options}.items()}
 
 
 def build_network(name: str, classes: int, **options: Any) -> "nn.Module":

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeseg.data.unseen import refuse_trained_on, trainings
 from edgeseg.data.video import Dataset
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.models.cwm import apply_cwm, generator_from_dict, reset_state
-from edgeseg.models.registry import build_network, network_options
+from edgeseg.models.pausing import RandomisedPausing
+from edgeseg.models.reductions import add_auxiliary_decoder
+from edgeseg.models.registry import build_network, complete_options, network_options
 from edgeseg.models.training_outputs import GivesTrainingOutputs, TrainingOutputs
+from edgeseg.models.vit_segmenter import VitSegmenter
 from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_meta, read_tensors, save_checkpoint
 from edgeseg.training.csv_log import append_row, begin_log
-from edgeseg.training.losses import Loss, build_loss, needs_outputs
+from edgeseg.training.losses import Loss, at_label_size, build_loss, needs_outputs, with_auxiliary
 from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Batch, SampleSource, class_weights, network_inputs, prefetched
@@ -100,7 +102,8 @@ class _Trainer:
         layers = self.network.modules()
         self.norms = {layer: layer.momentum for layer in layers if isinstance(layer, nn.BatchNorm2d)}
         self.loss: Loss
-        self.with_outputs = needs_outputs(recipe.loss.name)
+        self.with_outputs = needs_outputs(recipe.loss.name) or recipe.pausing is not None
+        self.method = _training_method(recipe, self.network)
         self.mixed = recipe.run.mixed_precision and device.type == "cuda"
         self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed and self.half is torch.float16)
@@ -119,7 +122,7 @@ class _Trainer:
             self._start_from(start_from)
         weights = class_weights(self.recipe.loss.class_weights, self.source.class_shares())
         options = self.recipe.loss
-        if self.with_outputs and not isinstance(self.network, GivesTrainingOutputs):
+        if self.with_outputs and not isinstance(self.method, GivesTrainingOutputs):
             raise InputError(
                 f"loss.name = {options.name!r} needs more than the logits that {self.meta.architecture} gives | "
                 "use cross_entropy, or a network that gives it"
@@ -132,15 +135,22 @@ class _Trainer:
             alpha=options.alpha,
             beta=options.beta,
         )
+        if self.recipe.pausing is not None:
+            self.loss = with_auxiliary(self.loss, self.recipe.pausing.aux_weight)
         begin_log(self.out / LOG_FILE, self.step)
 
     def _start_from(self, path: Path | str) -> None:
         meta = read_meta(path)
         mine, theirs = (self.meta.architecture, self.meta.options), (meta.architecture, meta.options)
-        if mine != theirs:
+        if mine[0] != theirs[0] or complete_options(*mine) != complete_options(*theirs):
             raise ArtifactError(f"{path}: checkpoint of another network | got {theirs}, expected {mine}")
         refuse_trained_on(meta.trained_on, self.dataset, self.recipe.data.val_split, str(path))
-        load_weights(self.network, read_tensors(path)[0], str(path))
+        tensors = read_tensors(path)[0]
+        if meta.auxiliary is None:
+            # A network that learns to pause starts from one that does not [C 3.4]; its auxiliary decoder is fresh.
+            fresh = {name: each for name, each in self.network.state_dict().items() if name.startswith("auxiliary.")}
+            tensors = fresh | tensors
+        load_weights(self.network, tensors, str(path))
         self._remember(trainings(meta.trained_on))
 
     def _remember(self, before: Sequence[dict[str, Any]]) -> None:
@@ -196,10 +206,9 @@ class _Trainer:
             for number, each in enumerate(inputs, start=1):
                 last = number == len(inputs)
                 self._update_statistics(last)
-                predict = self._training_outputs if last and self.with_outputs else self.network
-                outputs = predict(each)
+                outputs: Any = self._training_outputs(each) if last and self.with_outputs else self.network(each)
         if not self.with_outputs:
-            outputs = _at_label_size(outputs.float(), labels)
+            outputs = at_label_size(outputs, labels)
         loss = self.loss(outputs, labels)
         value = float(loss.detach())
         if not torch.isfinite(loss):
@@ -216,10 +225,10 @@ class _Trainer:
         return value
 
     def _training_outputs(self, images: Tensor) -> TrainingOutputs:
-        assert isinstance(self.network, GivesTrainingOutputs)
+        assert isinstance(self.method, GivesTrainingOutputs)
         # What the network draws depends on the step alone, so a resumed training draws the same.
         random = torch.Generator().manual_seed(self.recipe.run.seed + (self.step << 20))
-        return self.network.training_outputs(images, random)
+        return self.method.training_outputs(images, random)
 
     def _update_statistics(self, on: bool) -> None:
         """Whether the next pass moves the batch norms' running statistics.
@@ -272,6 +281,10 @@ def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Checkpoin
         made = generator_from_dict(generator)
         example = torch.zeros(1, 3 * input_frames, *recipe.data.size_hw)
         cwm = {**made.as_dict(), "masked": apply_cwm(network, made, example=example, exclude=recipe.cwm.exclude)}
+    auxiliary: dict[str, Any] | None = None
+    if recipe.pausing is not None:
+        add_auxiliary_decoder(network, len(dataset.classes))
+        auxiliary = {"layers": [], "criterion": recipe.pausing.criterion}
     videos = dataset.videos(recipe.data.train_split)
     meta = CheckpointMeta(
         architecture=recipe.network.name,
@@ -281,6 +294,7 @@ def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Checkpoin
         target_offset=recipe.sequence.target_offset,
         frame_stride=recipe.sequence.frame_stride,
         cwm=cwm,
+        auxiliary=auxiliary,
         trained_on={
             "dataset": dataset.name,
             "splits": [recipe.data.train_split],
@@ -292,6 +306,19 @@ def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Checkpoin
     return network, meta
 
 
+def _training_method(recipe: Recipe, network: nn.Module) -> nn.Module | RandomisedPausing:
+    """What makes the outputs that are trained on: the network itself, or one that pauses as the recipe says."""
+    pausing = recipe.pausing
+    if pausing is None:
+        return network
+    if needs_outputs(recipe.loss.name):
+        raise InputError(
+            f"[pausing] goes with losses on logits | got loss.name = {recipe.loss.name!r}, expected cross_entropy"
+        )
+    assert isinstance(network, VitSegmenter)
+    return RandomisedPausing(network, pausing.layers, pausing.proportions, pausing.criterion)
+
+
 def _network_options(recipe: Recipe) -> dict[str, Any]:
     """What the network is built with; a position table is for the images trained on unless the recipe says more."""
     known = network_options(recipe.network.name)
@@ -301,10 +328,6 @@ def _network_options(recipe: Recipe) -> dict[str, Any]:
     if "size_hw" in known:
         options = {"size_hw": list(recipe.crop_hw)} | options
     return options
-
-
-def _at_label_size(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ What a file is shows in its first bytes; its name does not matter.
 """
 
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -87,7 +88,8 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     scalars: list[Any] = [np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64))]
     scalars += [(np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     try:
-        with torch.serialization.safe_globals(scalars):
+        with torch.serialization.safe_globals(scalars), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 (tensors only)
     except (MemoryError, OSError):
         raise
