@@ -32,11 +32,12 @@ def command(artifact: str, verify: bool, size: str | None, classes: int | None, 
     from edgeseg.shipped import bundle_path
 
     path = bundle_path(artifact)
+    rows: list[dict[str, Any]] = []
     size_hw = parse_size_hw(size) if size else None
     if not path.exists() and _is_network(artifact):
         if verify:
             raise InputError(f"--verify is for bundles | got the network {artifact}")
-        facts, rows = _network_facts(artifact, classes or 19, size_hw or (512, 512), as_json), []
+        facts = _network_facts(artifact, classes or 19, size_hw or (512, 512), as_json)
     elif classes is not None:
         raise InputError(f"--classes is for a network's name; {artifact} has its own classes | leave it out")
     elif not path.exists():
@@ -52,10 +53,9 @@ def command(artifact: str, verify: bool, size: str | None, classes: int | None, 
     elif path.suffix == ".safetensors":
         meta = _checkpoint_meta(path)
         cost = _checkpoint_cost(meta, size_hw)
+        facts = _checkpoint_facts(path, meta, cost)
         if as_json:
-            facts, rows = {"checkpoint": str(path), **meta.as_dict(), "complexity": cost.as_dict()}, []
-        else:
-            facts, rows = _checkpoint_facts(path, meta, cost), []
+            facts = {"checkpoint": str(path), **meta.as_dict(), "complexity": cost.as_dict()}
     elif path.suffix == ".json":
         facts, rows = _profile_facts(path)
     else:

@@ -9,6 +9,7 @@ Names of modules and parameters are timm's, so weights in that naming fit as the
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -82,9 +83,9 @@ class Attention(nn.Module):
             dim = int(queries.shape[-1])
             query = F.linear(queries, self.qkv.weight[:dim], self.qkv.bias[:dim])
             key, value = F.linear(context, self.qkv.weight[dim:], self.qkv.bias[dim:]).chunk(2, dim=-1)
-        split = (split_heads(each, self.heads) for each in (query, key, value))
+        query, key, value = (split_heads(each, self.heads) for each in (query, key, value))
         mask = None if key_mask is None else key_mask[:, None, None, :]
-        return self.proj(join_heads(attend(*split, mask)))
+        return self.proj(join_heads(attend(query, key, value, mask)))
 
 
 class Mlp(nn.Module):
@@ -171,27 +172,30 @@ class VisionTransformer(nn.Module):
 
     def position_table(self, grid_hw: tuple[int, int]) -> Tensor:
         """The table `(1, 1 + rows * columns, D)` for a grid; a constant while a graph is traced."""
-        if grid_hw == self.grid_hw:
-            return self.pos_embed
-        if torch.jit.is_tracing():
-            # Arithmetic on the parameter would be traced into the graph; a copy of its numbers is not.
-            numbers = torch.from_numpy(self.pos_embed.detach().cpu().numpy().copy())
-            state = torch._C._get_tracing_state()
-            torch._C._set_tracing_state(None)
-            try:
-                table = resize_position_table(numbers, self.grid_hw, grid_hw, self.resize_mode)
-            finally:
-                torch._C._set_tracing_state(state)
-            return table.to(self.pos_embed)
-        return resize_position_table(self.pos_embed, self.grid_hw, grid_hw, self.resize_mode)
+        return table_on_grid(self.pos_embed, self.grid_hw, grid_hw, self.resize_mode)
 
 
-def resize_position_table(table: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int], mode: str) -> Tensor:
-    """A position table `(1, 1 + rows * columns, D)` for another grid; the class token's entry stays as it is."""
-    prefix, grid = table[:, :1], table[:, 1:]
+def table_on_grid(
+    parameter: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int], mode: str, prefix: int = 1
+) -> Tensor:
+    """A learnt table `(1, prefix + rows * columns, D)` for another grid; a constant while a graph is traced."""
+    if from_hw == to_hw:
+        return parameter
+    if torch.jit.is_tracing():
+        # A trace follows one thread: what another one computes is a constant to it.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(resize_position_table, parameter.detach(), from_hw, to_hw, mode, prefix).result()
+    return resize_position_table(parameter, from_hw, to_hw, mode, prefix)
+
+
+def resize_position_table(
+    table: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int], mode: str, prefix: int = 1
+) -> Tensor:
+    """A position table `(1, prefix + rows * columns, D)` for another grid; the prefix's entries stay as they are."""
+    first, grid = table[:, :prefix], table[:, prefix:]
     grid = grid.reshape(1, *from_hw, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=to_hw, mode=mode, align_corners=False)
-    return torch.cat((prefix, grid.flatten(2).transpose(1, 2)), dim=1)
+    return torch.cat((first, grid.flatten(2).transpose(1, 2)), dim=1)
 
 
 def patch_grid(size_hw: Sequence[int], patch: int) -> tuple[int, int]:

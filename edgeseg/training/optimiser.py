@@ -20,7 +20,7 @@ def build_optimiser(network: nn.Module, recipe: OptimiserRecipe) -> torch.optim.
 
     Nor on what the network names in `undecayed`: embeddings are places, not products.
     """
-    kept = getattr(network, "undecayed", frozenset())
+    kept: frozenset[str] = getattr(network, "undecayed", frozenset())
     named = [(name, each) for name, each in network.named_parameters() if each.requires_grad]
     groups = [
         {"params": [each for name, each in named if _decays(name, each, kept)], "weight_decay": recipe.weight_decay},
