@@ -17,6 +17,7 @@ from edgeseg.atomic import atomic_file
 from edgeseg.classes import ClassSet
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.models.cwm import generator_from_dict, swap_convolutions
+from edgeseg.models.reductions import add_auxiliary_decoder
 from edgeseg.models.registry import NETWORKS, build_network
 
 FORMAT_VERSION = 1
@@ -48,6 +49,8 @@ class CheckpointMeta:
     """Frames from one input to the next in training."""
     cwm: dict[str, Any] | None = None
     """None for a dense network; else the mask generator (`generator`, `rho`, `align`) and the names `masked`."""
+    auxiliary: dict[str, Any] | None = None
+    """None without an auxiliary decoder; else its `layers` (empty when all share one) and what it was trained for."""
     trained_on: dict[str, Any] = field(default_factory=dict)
     """Data set, splits, fps, size_hw."""
     scores: dict[str, Any] = field(default_factory=dict)
@@ -116,6 +119,8 @@ def load_checkpoint(path: Path | str, *, cwm: bool = True) -> LoadedCheckpoint:
         )
     try:
         network = build_network(meta.architecture, len(meta.classes), **meta.options)
+        if meta.auxiliary is not None:
+            add_auxiliary_decoder(network, len(meta.classes), tuple(meta.auxiliary["layers"]))
         load_weights(network, tensors, str(path))
         if cwm and meta.cwm is not None:
             generator = generator_from_dict({key: value for key, value in meta.cwm.items() if key != "masked"})

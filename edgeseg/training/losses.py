@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgeseg.errors import InputError
+from edgeseg.models.training_outputs import TrainingOutputs
 from edgeseg.training.segvit_loss import segvit
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -98,6 +99,23 @@ def build_loss(name: str, *, ignore_value: int, **options: Any) -> Loss:
         return function(outputs, labels, ignore_value=ignore_value, **given)
 
     return loss
+
+
+def with_auxiliary(loss: Loss, weight: float) -> Loss:
+    """A loss on `TrainingOutputs`: `loss` on the logits, plus `weight` times `loss` on each auxiliary map [C 3.2.2]."""
+
+    def total(outputs: TrainingOutputs, labels: Tensor) -> Tensor:
+        value = loss(at_label_size(outputs.logits, labels), labels)
+        for logits in outputs.auxiliary:
+            value = value + weight * loss(at_label_size(logits, labels), labels)
+        return value
+
+    return total
+
+
+def at_label_size(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits `(B, C, h, w)`, bilinearly resized to the labels `(B, H, W)`, float32."""
+    return F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _weight_sum(labels: Tensor, ignore_value: int, class_weights: Tensor | None, like: Tensor) -> Tensor:

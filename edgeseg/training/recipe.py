@@ -76,6 +76,27 @@ class CwmRecipe:
 
 
 @dataclass(frozen=True)
+class PausingRecipe:
+    """Patch pausing [C 3.2.2], for networks on a plain ViT; leave the table out for one whose tokens all go through."""
+
+    criterion: str = "entropy"
+    """`entropy`, or `random`: the baseline, trained alike."""
+    layers: tuple[int, ...] = (3, 4, 5, 6, 7, 8, 9)
+    """One of these is drawn per batch; tokens stop after it."""
+    proportions: tuple[float, float] = (0.2, 0.8)
+    """The proportion of tokens that stop is drawn between these."""
+    aux_weight: float = 0.1
+    """Weight of the auxiliary decoder's loss."""
+
+    def __post_init__(self) -> None:
+        low, high = self.proportions
+        _one_of("pausing.criterion", self.criterion, ("entropy", "random"))
+        _need(0 < low <= high < 1, "pausing.proportions", self.proportions, "0 < lowest <= highest < 1")
+        _need(bool(self.layers) and min(self.layers) >= 1, "pausing.layers", self.layers, "layers from 1")
+        _need(self.aux_weight > 0, "pausing.aux_weight", self.aux_weight, "more than 0")
+
+
+@dataclass(frozen=True)
 class SequenceRecipe:
     """How many frames a sample has, and which label it aims at."""
 
@@ -209,6 +230,7 @@ class Recipe:
     data: DataRecipe = field(default_factory=DataRecipe)
     network: NetworkRecipe = field(default_factory=NetworkRecipe)
     cwm: CwmRecipe | None = None
+    pausing: PausingRecipe | None = None
     sequence: SequenceRecipe = field(default_factory=SequenceRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
