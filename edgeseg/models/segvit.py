@@ -90,6 +90,7 @@ class AtmDecoder(nn.Module):
         stages: ATMs, one per layer read.
         presence: `binary`: each class token says whether its class is present [Z eq. 4.4], times its own mask;
             `classes`: it says which class it shows, and masks are mixed by that, as the authors' code does.
+        projected: whether tokens are already as wide as class tokens, half of the encoder's, and normed.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class AtmDecoder(nn.Module):
         layers: int = 3,
         presence: str = "binary",
         self_attention: bool = False,
+        projected: bool = False,
     ) -> None:
         super().__init__()
         if presence not in PRESENCES:
@@ -108,8 +110,8 @@ class AtmDecoder(nn.Module):
         self.stages, self.presence = stages, presence
         dim = size.dim // 2
         for number in range(1, stages + 1):
-            self.add_module(f"input_proj_{number}", nn.Linear(size.dim, dim))
-            self.add_module(f"proj_norm_{number}", nn.LayerNorm(dim))
+            self.add_module(f"input_proj_{number}", nn.Identity() if projected else nn.Linear(size.dim, dim))
+            self.add_module(f"proj_norm_{number}", nn.Identity() if projected else nn.LayerNorm(dim))
             self.add_module(f"decoder_{number}", AtmModule(dim, size.heads, layers, self_attention))
         self.q = nn.Embedding(classes, dim)
         self.class_embed = nn.Linear(dim, 2 if presence == "binary" else classes + 1)

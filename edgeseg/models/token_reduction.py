@@ -26,6 +26,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from edgeseg.models.training_outputs import TrainingOutputs
+
 
 @dataclass(frozen=True)
 class TokenLayout:
@@ -88,6 +90,14 @@ class ReductionPass:
     def place(self, logits: Tensor) -> Tensor:
         """Predictions `(B, m, C)` of the tokens that `finish` gave, as `(B, patches, C)` in the order of the grid."""
         return logits
+
+    def place_masks(self, masks: Tensor) -> Tensor:
+        """Class masks `(B, m, C)` of the tokens that `finish` gave, before the sigmoid, as `(B, patches, C)`."""
+        return masks
+
+    def add_outputs(self, outputs: TrainingOutputs) -> TrainingOutputs:
+        """`outputs` of the decoder with what the method itself has for a loss."""
+        return outputs
 
 
 class TokenReduction(Protocol):

@@ -24,6 +24,8 @@ class TrainingOutputs:
     """Per ATM of a cascade, in its order: class masks before the sigmoid."""
     presence: tuple[Tensor, ...] = ()
     """Per ATM: `(B, C, 2)` logits of {present, absent}, or `(B, C, C + 1)` of a class or none."""
+    edges: Tensor | None = None
+    """`(B, 2, rows, columns)`: logits of {no edge, edge} in each patch."""
 
 
 @runtime_checkable

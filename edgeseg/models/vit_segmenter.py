@@ -9,6 +9,7 @@ from edgeseg.errors import InputError
 from edgeseg.models.segmenter import LinearDecoder, MaskTransformer
 from edgeseg.models.segvit import AtmDecoder
 from edgeseg.models.setr import NaiveDecoder
+from edgeseg.models.shrunk import EDGE_SHARE, SHRINK_LAYER, Shrinking, Shrunk
 from edgeseg.models.token_reduction import KeepAll, TokenReduction
 from edgeseg.models.training_outputs import TrainingOutputs
 from edgeseg.models.vit import VIT_SIZES, VisionTransformer, VitSize
@@ -50,13 +51,15 @@ class VitSegmenter(nn.Module):
         encoded = self.encoder(images, self.reduction)
         if not isinstance(self.decoder, AtmDecoder):
             logits = encoded.reduction.place(self.decoder(encoded.tokens))
-            return TrainingOutputs(to_map(logits, encoded.grid_hw))
+            return encoded.reduction.add_outputs(TrainingOutputs(to_map(logits, encoded.grid_hw)))
         stages = self.decoder.predictions(encoded.tokens)
-        return TrainingOutputs(
+        masks = (encoded.reduction.place_masks(stage.masks.transpose(1, 2)) for stage in stages)
+        outputs = TrainingOutputs(
             to_map(encoded.reduction.place(self.decoder.scores(stages[-1])), encoded.grid_hw),
-            masks=tuple(to_map(stage.masks.transpose(1, 2), encoded.grid_hw) for stage in stages),
+            masks=tuple(to_map(each, encoded.grid_hw) for each in masks),
             presence=tuple(stage.presence for stage in stages),
         )
+        return encoded.reduction.add_outputs(outputs)
 
 
 def to_map(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
@@ -87,24 +90,47 @@ def setr_naive_b(classes: int, size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter
 
 
 def segvit_ti(
-    classes: int, cascade: Sequence[int] = (6, 8, 12), presence: str = "binary", size_hw: Sequence[int] = SIZE_HW
+    classes: int,
+    cascade: Sequence[int] | None = None,
+    presence: str = "binary",
+    size_hw: Sequence[int] = SIZE_HW,
+    shrink: str | None = None,
+    shrink_layer: int = SHRINK_LAYER,
+    edge_share: float = EDGE_SHARE,
 ) -> VitSegmenter:
-    """SegViT on ViT-Ti; `cascade` names the layers that ATMs read, `presence` see `AtmDecoder`."""
-    return build_segvit(classes, VIT_SIZES["ti"], cascade, presence, size_hw)
+    """SegViT on ViT-Ti. `cascade` names the layers that ATMs read ([6, 8, 12]; with up-sampling the last one only),
+    `presence` see `AtmDecoder`, `shrink` is `qd`, `qd+qu` or `eqd` behind layer `shrink_layer`, see `shrunk`.
+    """
+    shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
+    return build_segvit(classes, VIT_SIZES["ti"], cascade, presence, size_hw, shrinking)
 
 
 def segvit_s(
-    classes: int, cascade: Sequence[int] = (6, 8, 12), presence: str = "binary", size_hw: Sequence[int] = SIZE_HW
+    classes: int,
+    cascade: Sequence[int] | None = None,
+    presence: str = "binary",
+    size_hw: Sequence[int] = SIZE_HW,
+    shrink: str | None = None,
+    shrink_layer: int = SHRINK_LAYER,
+    edge_share: float = EDGE_SHARE,
 ) -> VitSegmenter:
-    """SegViT on ViT-S."""
-    return build_segvit(classes, VIT_SIZES["s"], cascade, presence, size_hw)
+    """SegViT on ViT-S; options as of `segvit_ti`."""
+    shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
+    return build_segvit(classes, VIT_SIZES["s"], cascade, presence, size_hw, shrinking)
 
 
 def segvit_b(
-    classes: int, cascade: Sequence[int] = (6, 8, 12), presence: str = "binary", size_hw: Sequence[int] = SIZE_HW
+    classes: int,
+    cascade: Sequence[int] | None = None,
+    presence: str = "binary",
+    size_hw: Sequence[int] = SIZE_HW,
+    shrink: str | None = None,
+    shrink_layer: int = SHRINK_LAYER,
+    edge_share: float = EDGE_SHARE,
 ) -> VitSegmenter:
     """SegViT on ViT-B; 115.0 GMACs at 512x512 and 150 classes with a cascade of three [Z table 4.1]."""
-    return build_segvit(classes, VIT_SIZES["b"], cascade, presence, size_hw)
+    shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
+    return build_segvit(classes, VIT_SIZES["b"], cascade, presence, size_hw, shrinking)
 
 
 def build_segmenter(classes: int, size: VitSize, decoder: str, size_hw: Sequence[int]) -> VitSegmenter:
@@ -121,13 +147,21 @@ def build_segmenter(classes: int, size: VitSize, decoder: str, size_hw: Sequence
 
 
 def build_segvit(
-    classes: int, size: VitSize, cascade: Sequence[int], presence: str, size_hw: Sequence[int]
+    classes: int,
+    size: VitSize,
+    cascade: Sequence[int] | None,
+    presence: str,
+    size_hw: Sequence[int],
+    shrinking: Shrinking | None = None,
 ) -> VitSegmenter:
     """SegViT of any size.
 
     Raises:
         InputError: the cascade is not one of increasing layers up to the last, or another value is out of range.
     """
+    upsampled = shrinking is not None and shrinking.upsamples
+    if cascade is None:
+        cascade = (size.layers,) if upsampled else CASCADES[2]
     if isinstance(cascade, str) or not all(type(layer) is int for layer in cascade):
         raise InputError(f"a cascade is a list of layers, such as [6, 8, 12] | got {cascade!r}")
     if list(cascade) != sorted(set(cascade)) or not cascade or not 1 <= cascade[0] <= cascade[-1] <= size.layers:
@@ -135,5 +169,14 @@ def build_segvit(
         raise InputError(
             f"a cascade rises from layer to layer, within 1 to {size.layers} | got {list(cascade)} | such as {known}"
         )
+    if upsampled and len(cascade) > 1:
+        raise InputError(
+            f"cascade {list(cascade)} contradicts shrink = {shrinking.shrink!r} | up-sampling gives one sequence of "
+            f"tokens, from the last layer | use cascade [{cascade[-1]}], or shrink = 'qd'"
+        )
     encoder = VisionTransformer(size, size_hw, collect=cascade, final_norm=False, resize_mode="bicubic")
-    return VitSegmenter(encoder, AtmDecoder(classes, size, len(cascade), presence=presence))
+    decoder = AtmDecoder(classes, size, len(cascade), presence=presence, projected=upsampled)
+    network = VitSegmenter(encoder, decoder)
+    if shrinking is not None:
+        network.reduction = Shrunk(size, encoder.grid_hw, shrinking, layers=cascade[-1])
+    return network

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgeseg.errors import InputError
 from edgeseg.models.training_outputs import TrainingOutputs
+from edgeseg.training.edge_loss import edge_loss
 
 FOCAL_WEIGHT, DICE_WEIGHT = 20.0, 1.0
 ABSENT_WEIGHT = 0.1
@@ -22,7 +23,7 @@ def segvit(outputs: TrainingOutputs, labels: Tensor, *, ignore_value: int) -> Te
     """The sum of the three losses over all ATMs.
 
     Args:
-        outputs: with `masks` and `presence` per ATM.
+        outputs: with `masks` and `presence` per ATM; where there are `edges`, their loss is added with weight 1.
         labels: int64 `(B, H, W)`.
 
     Raises:
@@ -36,6 +37,8 @@ def segvit(outputs: TrainingOutputs, labels: Tensor, *, ignore_value: int) -> Te
     total = outputs.logits.sum() * 0
     for masks, presence in zip(outputs.masks, outputs.presence, strict=True):
         total = total + presence_loss(presence.float(), shown) + mask_loss(masks.float(), labels, counted, shown)
+    if outputs.edges is not None:
+        total = total + edge_loss(outputs.edges, labels, ignore_value=ignore_value)
     return total
 
 
