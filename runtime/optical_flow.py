@@ -23,7 +23,7 @@ GRID_WINDOW_PX = 9
 GRID_ITERATIONS = 2
 """Lucas-Kanade on a regular grid: pixels between points, side of the window, steps per pyramid level.
 
-On CamVid val at 180 x 240, in a tenth more time than dis-ultrafast: mIoU one to six frames late is .857 to .740
+True labels of CamVid val, 180 x 240, a tenth more time than dis-ultrafast: mIoU one to six frames late .857 to .740
 beside .847 to .701; at 120 x 160, in half of the time, .854 to .728. Denser grids score up to .01 more; a median filter
 takes .01 to .03 away.
 """
