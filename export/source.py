@@ -25,6 +25,10 @@ from edgeseg.export.variant import Reference, Variant
 from edgeseg.export.wrapper import CameraToLabels, Preprocessing
 from edgeseg.models.cwm import BiStep, cwm_phases, generator_from_dict, reset_state, swap_convolutions
 from edgeseg.models.cwm_placement import plan_cwm
+from edgeseg.models.reductions import build_reduction
+from edgeseg.models.token_selection import ranking
+from edgeseg.models.vit import patch_grid
+from edgeseg.models.vit_segmenter import VitSegmenter
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class SourceFacts:
     """Whether it works at other sizes too."""
     logits_stride: int | None = None
     """Stride of the logits where it is known: the other label stride of a sweep."""
+    takes_plans: bool = False
+    """Whether its tokens can stop early by a token plan: a plain ViT."""
+    size_multiple: int = 4
+    """Sizes that a sweep chooses are multiples of this: the patch of a ViT, else a common stride of labels."""
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     """`dataset` and `splits` that must not be scored."""
 
@@ -102,22 +110,46 @@ class TorchSource(Source):
         # Folded like the phase graphs, so that dense and masked configurations share their weights.
         graph = check_graph(fold_batch_norm(graph)[0])
         if knobs.input_frames == 1:
-            return Variant(knobs, {"step": graph}, "step", ("step",))
+            return Variant(knobs, {"step": graph}, "step", ("step",), notes=self._token_notes(knobs))
         links = tuple(StateLink(role, FRAME_OUT, "step", FRAME_IN) for role in ("init", "step"))
         return Variant(knobs, {"init": first_frame_graph(graph), "step": graph}, "init", ("step",), links)
 
     def reference(self, knobs: Configuration) -> Reference:
-        network = self._network if knobs.rho is None else self._masked_network(knobs)
+        network = self._reduced(knobs) if knobs.rho is None else self._masked_network(knobs)
         return TorchReference(self._wrapped(network, knobs))
 
     def _dense_graph(self, knobs: Configuration) -> ModelProto:
         # The masked configurations of one size are all cut from the same dense graph, one after another.
-        key = (knobs.size_hw, knobs.labels_stride)
+        key = (knobs.size_hw, knobs.labels_stride, knobs.method, knobs.plan)
         if self._traced is None or self._traced[0] != key:
-            graph = export_module(self._wrapped(self._network, knobs))
+            graph = export_module(self._wrapped(self._reduced(knobs), knobs))
             self._check_channels(graph)
             self._traced = (key, graph)
         return self._traced[1]
+
+    def _reduced(self, knobs: Configuration) -> nn.Module:
+        """The network whose tokens stop as the knobs say; the same weights."""
+        if knobs.method is None or knobs.plan is None:
+            return self._network
+        reduction = build_reduction(self._network, knobs.method, knobs.plan)
+        network = copy.copy(self._network)
+        network.reduction = reduction  # type: ignore[assignment]
+        return network
+
+    def _token_notes(self, knobs: Configuration) -> dict[str, Any]:
+        """What the manifest says of the tokens: how many there are, and how many go on after each layer of the plan."""
+        if knobs.plan is None or not isinstance(self._network, VitSegmenter):
+            return {}
+        encoder = self._network.encoder
+        rows, columns = patch_grid(knobs.size_hw, encoder.size.patch)
+        tokens = rows * columns
+        counts = knobs.plan.counts(tokens, len(encoder.blocks))
+        before = dict(zip(counts, (tokens, *counts.values()), strict=False))
+        return {
+            "tokens": tokens,
+            "tokens_after_layer": {str(layer): count for layer, count in counts.items()},
+            "ranking_after_layer": {str(layer): ranking(before[layer], count) for layer, count in counts.items()},
+        }
 
     def _phases(self, knobs: Configuration, dense: ModelProto) -> Variant:
         form: Form = "split" if knobs.cwm_form == "split" else "concat"
@@ -211,6 +243,8 @@ def checkpoint_source(path: Path, *, cwm_align: int | None = None) -> TorchSourc
         rho=generator.rho if generator else None,
         default_size_hw=(int(size[0]), int(size[1])) if size else None,
         logits_stride=getattr(loaded.network, "logits_stride", None),
+        takes_plans=isinstance(loaded.network, VitSegmenter),
+        size_multiple=loaded.network.encoder.size.patch if isinstance(loaded.network, VitSegmenter) else 4,
         trained_on=meta.trained_on,
     )
     own_align = generator.align if generator else 1

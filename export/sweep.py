@@ -1,11 +1,12 @@
-"""The grid of configurations that one export makes: networks x sizes x rho x form x label stride."""
+"""The grid of configurations that one export makes: networks x sizes x rho x form x label stride x token plan."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeseg.config import CWM_FORMS, Configuration
 from edgeseg.errors import InputError
 from edgeseg.export.source import Source
+from edgeseg.token_plan import METHODS, PUBLISHED_PLANS, TokenPlan
 
 OWN = "own"
 """A value of rho: as the network was trained, dense or masked."""
@@ -25,6 +26,10 @@ class Grid:
     """Some of `CWM_FORMS`; empty for concat."""
     labels_strides: tuple[int, ...] = ()
     """Empty for 1, and in a sweep also the stride of the logits where it is known."""
+    methods: tuple[str, ...] = ()
+    """Some of `METHODS`; empty for `pause` where there are plans."""
+    plans: tuple[TokenPlan | None, ...] = ()
+    """Token plans, None for all tokens through all layers; empty for that alone."""
 
     def __post_init__(self) -> None:
         for option, values in (
@@ -32,12 +37,19 @@ class Grid:
             ("--rho", self.rhos),
             ("--cwm-form", self.cwm_forms),
             ("--labels-stride", self.labels_strides),
+            ("--method", self.methods),
+            ("--plan", self.plans),
         ):
             if len(set(values)) != len(values):
                 raise InputError(f"{option} names a value twice | got {', '.join(map(_text, values))}")
         for form in self.cwm_forms:
             if form not in CWM_FORMS:
                 raise InputError(f"unknown --cwm-form {form!r} | known: {', '.join(CWM_FORMS)}")
+        for method in self.methods:
+            if method not in METHODS:
+                raise InputError(f"unknown --method {method!r} | known: {', '.join(METHODS)}")
+        if self.methods and not any(self.plans):
+            raise InputError(f"--method {self.methods[0]} without a plan | add --plan 3:0.4,5:0.4, for example")
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,8 @@ def plan_grid(sources: Sequence[Source], grid: Grid, *, sweep: bool) -> tuple[Re
         for size_hw in grid.sizes_hw or _default_sizes(source, sweep):
             for stride in grid.labels_strides or _default_strides(source, sweep):
                 for rho, form in _masks(source, grid):
-                    requests.append(Request(source, _knobs(source, size_hw, stride, rho, form)))
+                    knobs = _knobs(source, size_hw, stride, rho, form)
+                    requests += [Request(source, planned) for planned in _planned(source, knobs, grid)]
     _check_names(requests)
     if len(requests) > 1 and not sweep:
         raise InputError(
@@ -106,10 +119,38 @@ def _knobs(source: Source, size_hw: tuple[int, int], stride: int, rho: float | N
     )
 
 
-def sweep_sizes(size_hw: tuple[int, int]) -> list[tuple[int, int]]:
-    """`size_hw`, then 3/4 and 1/2 of it as multiples of 4, so that labels at stride 4 cover the image exactly."""
-    scaled = [size_hw, *((size_hw[0] * part // 16 * 4, size_hw[1] * part // 16 * 4) for part in (3, 2))]
-    return [size for size in scaled if min(size) >= 32]
+def parse_plans(texts: Sequence[str]) -> tuple[TokenPlan | None, ...]:
+    """Plans as written on the command line: `3:0.4,5:0.4`, `none`, or `published`, those of [C table 3.1].
+
+    Raises:
+        InputError: not readable, or out of range.
+    """
+    plans: list[TokenPlan | None] = []
+    for text in texts:
+        plans += PUBLISHED_PLANS if text == "published" else [None if text == "none" else TokenPlan.parse(text)]
+    return tuple(plans)
+
+
+def _planned(source: Source, knobs: Configuration, grid: Grid) -> list[Configuration]:
+    """`knobs` with each method and plan, first without where that is asked for."""
+    plans = [plan for plan in grid.plans if plan is not None]
+    if plans and not source.facts.takes_plans:
+        raise InputError(
+            f"--plan is for networks on a plain ViT, and {source.facts.origin} has no tokens that could stop | "
+            "leave --plan out"
+        )
+    whole = [knobs] if None in grid.plans or not plans else []
+    return whole + [
+        replace(knobs, method=method, plan=plan) for method in grid.methods or (METHODS[0],) for plan in plans
+    ]
+
+
+def sweep_sizes(size_hw: tuple[int, int], multiple: int = 4) -> list[tuple[int, int]]:
+    """`size_hw`, then 3/4 and 1/2 of it as multiples of 4, so that labels at stride 4 cover the image exactly, or of
+    another `multiple`."""
+    step = 4 * multiple
+    scaled = [size_hw, *(tuple(side * part // step * multiple for side in size_hw) for part in (3, 2))]
+    return [(height, width) for height, width in scaled if min(height, width) >= 32]
 
 
 def _default_sizes(source: Source, sweep: bool) -> list[tuple[int, int]]:
@@ -120,7 +161,7 @@ def _default_sizes(source: Source, sweep: bool) -> list[tuple[int, int]]:
         )
     if not sweep or not source.facts.has_free_size:
         return [size_hw]
-    return sweep_sizes(size_hw)
+    return sweep_sizes(size_hw, source.facts.size_multiple)
 
 
 def _default_strides(source: Source, sweep: bool) -> list[int]:

@@ -42,6 +42,16 @@ SHOWN_OFFSETS = (0, 1, 2, 3, 4, 6, 8)
 @click.option("--cwm-form", "forms", multiple=True, help="concat or split.  [default: concat]")
 @click.option("--cwm-align", type=int, help="Channels per block of the masks.  [default: as it was trained]")
 @click.option(
+    "--plan",
+    "plans",
+    metavar="L:P,...",
+    multiple=True,
+    help="ViT: after layer L the proportion P of the tokens stops; none; published.  [default: none]",
+)
+@click.option(
+    "--method", "methods", multiple=True, help="ViT: pause, early-exit, prune or pause-random.  [default: pause]"
+)
+@click.option(
     "--sweep", is_flag=True, help="Export all combinations; a checkpoint's sizes and strides are chosen when not given."
 )
 @click.option("--add", is_flag=True, help="Keep the configurations that --out has already.")
@@ -70,6 +80,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     \b
     edgeseg export runs/camvid/checkpoint.safetensors --data camvid --out camvid.edgeseg --sweep
     edgeseg export mynets.fcn:build --classes road,car --size 360x480 --rho 0.25 --out fcn.edgeseg
+    edgeseg export runs/vit/checkpoint.safetensors --plan none --plan 3:0.4,5:0.4 --sweep --out vit.edgeseg
     edgeseg export model.onnx --network-toml model.toml --data my-videos --out model.edgeseg
     edgeseg export model.onnx --mean .485 .456 .406 --std .229 .224 .225 --data my-videos --out model.edgeseg
     """
@@ -86,7 +97,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     from edgeseg.export.accuracy import EvaluationData
     from edgeseg.export.bundle_writer import check_bundle_name
     from edgeseg.export.pipeline import ExportOptions, export_bundle
-    from edgeseg.export.sweep import Grid, plan_grid
+    from edgeseg.export.sweep import Grid, parse_plans, plan_grid
 
     check_bundle_name(out)
     check_writable(out, folder=True)
@@ -98,6 +109,8 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
         tuple(_rho(text) for text in options["rhos"]) or ("own",),
         options["forms"],
         options["strides"],
+        options["methods"],
+        parse_plans(options["plans"]),
     )
     data = None
     if options["data"] is not None:

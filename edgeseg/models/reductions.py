@@ -7,7 +7,7 @@ from torch import nn
 
 from edgeseg.errors import InputError
 from edgeseg.models.pausing import Pausing, auxiliary_of
-from edgeseg.models.token_reduction import TokenReduction
+from edgeseg.models.token_reduction import KeepAll, TokenReduction
 from edgeseg.models.token_selection import AuxiliaryDecoder
 from edgeseg.models.vit_segmenter import VitSegmenter
 from edgeseg.token_plan import TokenPlan
@@ -47,6 +47,8 @@ def build_reduction(network: nn.Module, method: str, plan: TokenPlan) -> TokenRe
     """
     if not isinstance(network, VitSegmenter):
         raise InputError(f"token plans are for networks on a plain ViT | got {type(network).__name__}")
+    if not isinstance(network.reduction, KeepAll):
+        raise InputError("the network computes fewer tokens already, as it was trained | leave the token plan out")
     # Also says which layers there are, before anything runs.
     plan.counts(network.encoder.grid_hw[0] * network.encoder.grid_hw[1], len(network.encoder.blocks))
     builder = REDUCTIONS[method]
