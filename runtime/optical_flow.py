@@ -99,8 +99,8 @@ def _filled(ways: np.ndarray, known: np.ndarray) -> np.ndarray:
     """`ways`, float32 `(h, w, 2)`, with those that are not `known` replaced by the mean of their known neighbours."""
     weights = known.astype(np.float32)
     near = cv2.blur(ways * weights[..., None], (3, 3))
-    near /= np.maximum(cv2.blur(weights, (3, 3)), np.finfo(np.float32).eps)[..., None]
-    return np.where(known[..., None] > 0, ways, near)
+    share = np.maximum(cv2.blur(weights, (3, 3)), np.finfo(np.float32).eps)
+    return np.where(known[..., None] > 0, ways, near / share[..., None])
 
 
 _FLOWS: dict[str, Callable[[], FlowFunction]] = {
@@ -214,7 +214,7 @@ def _moving(change: np.ndarray, left: np.ndarray) -> np.ndarray:
     if changes[9 * len(changes) // 10] > STATIC_NOISE_FACTOR * noise:
         noise = min(noise, float(changes[len(changes) // 20]))
     threshold = max(STATIC_GREY_LEVELS, STATIC_NOISE_FACTOR * noise)
-    return cv2.compare(change, threshold, cv2.CMP_GE)
+    return cv2.compare(change, threshold, cv2.CMP_GE)  # type: ignore[call-overload]
 
 
 @lru_cache(maxsize=8)
