@@ -35,6 +35,7 @@ from benchmarks.peer_sides import (
 )
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.cli.options import parse_size_hw
+from edgeseg.config import UNCOMPENSATED
 from edgeseg.data.open import open_dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.export.accuracy import EvaluationData
@@ -233,9 +234,19 @@ def _picks(
     height, width = frames[0].shape[:2]
     # Exhaustive, so that one profile answers for every frame rate.
     profile = profile_bundle(
-        bundle, fps=max(fps), exhaustive=True, threads=threads, frame_size_hw=(height, width), frames_rgb=frames
+        bundle,
+        fps=max(fps),
+        exhaustive=True,
+        threads=threads,
+        frame_size_hw=(height, width),
+        frames_rgb=frames,
+        compensations=[UNCOMPENSATED],
     )
-    return {rate: pick(bundle, profile, rate).configuration for rate in fps}
+    # The peers are compared by the expected LAmIoU of labels as networks give them.
+    return {
+        rate: pick(bundle, profile, rate, statistic="expected", compensations=[UNCOMPENSATED]).configuration
+        for rate in fps
+    }
 
 
 def _bases(ours: Ours) -> dict[str, str]:

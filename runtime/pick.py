@@ -79,6 +79,13 @@ class Pick:
         """Row of the candidate chosen."""
         return self.rows[0]
 
+    @property
+    def rows_to_show(self) -> tuple[PickRow, ...]:
+        """Those measured in full, and of each other configuration its best candidate."""
+        full = {row.configuration for row in self.rows if row.skipped is None}
+        best = {row.configuration: row for row in reversed(self.rows) if row.configuration not in full}
+        return tuple(row for row in self.rows if row.skipped is None or best.get(row.configuration) is row)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         return {

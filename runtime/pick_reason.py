@@ -79,14 +79,18 @@ def left_out(candidates: Sequence["Candidate"], profile: "DeviceProfile") -> lis
                 f"have no accuracy table with {candidate.compensation.name}: edgeseg profile --data scores them"
             ] += 1
         elif entry is not None and entry.skipped and not entry.skipped.startswith(CANNOT_WIN):
-            counts[f"were not measured with {candidate.compensation.name}: {entry.skipped}"] += 1
+            counts[f"not measured with {candidate.compensation.name}: {entry.skipped}"] += 1
         elif entry is not None and entry.skipped:
-            counts["were not measured with a compensation: their network alone takes too long to win with it"] += 1
+            counts["not measured with a compensation: even at the network's latency alone it could not win"] += 1
         elif moves:
-            counts[f"were not measured with {candidate.compensation.name}: edgeseg profile measures them"] += 1
+            counts[f"not measured with {candidate.compensation.name}: edgeseg profile does it"] += 1
         else:
             notes.append(f"{candidate.name} was not measured")
-    return notes + [f"{count} configurations {text}" for text, count in counts.items()]
+    return notes + [f"{text} ({_times(count)})" for text, count in counts.items()]
+
+
+def _times(count: int) -> str:
+    return f"{count} candidate{'' if count == 1 else 's'}"
 
 
 def remarks(

@@ -13,6 +13,8 @@ _LEADER = {"arrowstyle": "-", "color": _FAINT, "linewidth": 0.6, "shrinkA": 0, "
 _ENDINGS = (".png", ".svg", ".pdf")
 _LABELLED = 8
 """More names than this would cover each other: only the best ones are written."""
+_PLAIN, _MOVED = "o", "D"
+"""Markers of candidates without and with compensation."""
 
 
 def check_plot_path(path: Path | str) -> None:
@@ -27,7 +29,11 @@ def check_plot_path(path: Path | str) -> None:
 
 
 def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None:
-    """Draw all rows of `pick` and mark the one chosen; filled: expected LAmIoU, hollow: mIoU without delay.
+    """Draw the rows of `pick` that are worth showing and mark the one chosen.
+
+    Filled: predicted sLAmIoU, hollow: mIoU without delay.
+
+    Circles are candidates without compensation, diamonds are those whose labels are moved to the present.
 
     Args:
         path: .png, .svg or .pdf; written whole or not at all.
@@ -43,18 +49,13 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None
     figure, axes = pyplot.subplots(figsize=(9, 5.4), dpi=120)
     try:
         _draw_boundaries(axes, pick)
-        for row in pick.rows:
+        for row in pick.rows_to_show:
             _draw_row(axes, row, chosen=row.name == pick.row.name)
         _write_names(axes, pick)
         axes.set_xlabel("latency, frame bytes in to label bytes out (ms): median, with p90")
         axes.set_ylabel("mIoU")
         axes.set_title(title or f"Latency-aware mIoU at {pick.fps:g} frames/s", loc="left", fontsize=11)
-        axes.plot([], [], "o", color=_OTHER, label="expected LAmIoU (on this device)")
-        axes.plot([], [], "o", color=_OTHER, markerfacecolor="none", label="mIoU without delay")
-        axes.plot([], [], "*", color=_PICKED, markersize=12, label=f"pick: {pick.row.name}")
-        if any(row.skipped or row.excluded for row in pick.rows):
-            axes.plot([], [], "o", color=_FAINT, label="left early, or outside the limits")
-        axes.legend(loc="best", fontsize=8, framealpha=0.9)
+        _draw_legend(axes, pick)
         figure.tight_layout()
         with atomic_file(path) as temporary:
             figure.savefig(temporary, format=Path(path).suffix.lower().lstrip("."))
@@ -64,10 +65,10 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None
 
 def _draw_boundaries(axes: Any, pick: Pick) -> None:
     period_ms = 1e3 / pick.fps
-    right = max(max(row.p90_ms for row in pick.rows) * 1.12, period_ms * 1.15)
+    right = max(max(row.p90_ms for row in pick.rows_to_show) * 1.12, period_ms * 1.15)
     axes.set_xlim(0, right)
-    low = min(row.expected_lamiou for row in pick.rows)
-    high = max(row.miou for row in pick.rows)
+    low = min(row.streaming_lamiou for row in pick.rows_to_show)
+    high = max(max(row.miou, row.streaming_lamiou) for row in pick.rows_to_show)
     margin = 0.14 * max(high - low, 0.02)
     axes.set_ylim(low - margin, high + margin)
     boundaries = int(right / period_ms)
@@ -84,13 +85,31 @@ def _draw_boundaries(axes: Any, pick: Pick) -> None:
             )
 
 
+def _draw_legend(axes: Any, pick: Pick) -> None:
+    plain = [row for row in pick.rows_to_show if row.compensation == "none"]
+    if plain:
+        axes.plot([], [], _PLAIN, color=_OTHER, label="predicted sLAmIoU (on this device)")
+    if len(plain) < len(pick.rows_to_show):
+        axes.plot([], [], _MOVED, color=_OTHER, markersize=5, label="the same, labels moved by compensation")
+    axes.plot([], [], "o", color=_OTHER, markerfacecolor="none", label="mIoU without delay")
+    axes.plot([], [], "*", color=_PICKED, markersize=12, label=f"pick: {_wrapped(pick.row)}")
+    if any(row.skipped or row.excluded for row in pick.rows_to_show):
+        axes.plot([], [], "o", color=_FAINT, label="left early, or outside the limits")
+    axes.legend(loc="best", fontsize=8, framealpha=0.9)
+
+
+def _wrapped(row: PickRow) -> str:
+    return row.configuration if row.compensation == "none" else f"{row.configuration}\n{row.compensation}"
+
+
 def _draw_row(axes: Any, row: PickRow, *, chosen: bool) -> None:
     colour = _PICKED if chosen else _OTHER if row.skipped is None and row.excluded is None else _FAINT
-    axes.plot([row.p50_ms] * 2, [row.expected_lamiou, row.miou], color=colour, linewidth=0.8, alpha=0.5, zorder=1)
+    figure = row.streaming_lamiou
+    axes.plot([row.p50_ms] * 2, [figure, row.miou], color=colour, linewidth=0.8, alpha=0.5, zorder=1)
     axes.plot(row.p50_ms, row.miou, "o", color=colour, markerfacecolor="white", markersize=5, zorder=2)
-    axes.plot([row.p50_ms, row.p90_ms], [row.expected_lamiou] * 2, color=colour, linewidth=1.5, zorder=2)
-    marker, size = ("*", 15) if chosen else ("o", 6)
-    axes.plot(row.p50_ms, row.expected_lamiou, marker, color=colour, markersize=size, zorder=3)
+    axes.plot([row.p50_ms, row.p90_ms], [figure] * 2, color=colour, linewidth=1.5, zorder=2)
+    marker, size = ("*", 15) if chosen else (_PLAIN, 6) if row.compensation == "none" else (_MOVED, 5)
+    axes.plot(row.p50_ms, figure, marker, color=colour, markersize=size, zorder=3)
 
 
 def _write_names(axes: Any, pick: Pick) -> None:
@@ -98,19 +117,19 @@ def _write_names(axes: Any, pick: Pick) -> None:
     left, right = axes.get_xlim()
     bottom, top = axes.get_ylim()
     row_height, taken = 0.036 * (top - bottom), list[tuple[float, float, float]]()
-    for row in pick.rows[:_LABELLED]:
-        width = 0.0078 * len(row.name) * (right - left)
+    for row in pick.rows_to_show[:_LABELLED]:
+        width = 0.0078 * len(row.configuration) * (right - left)
         to_the_left = row.p50_ms + width > right - 0.01 * (right - left)
         gap = 0.012 * (right - left)
         begin = row.p50_ms - gap - width if to_the_left else row.p50_ms + gap
-        y = row.expected_lamiou - 0.5 * row_height
+        y = row.streaming_lamiou - 0.5 * row_height
         while any(abs(y - other) < row_height and begin < end and begin + width > start for start, end, other in taken):
             y -= 0.5 * row_height
         taken.append((begin, begin + width, y))
         weight = "bold" if row.name == pick.row.name else "normal"
         axes.annotate(
-            row.name,
-            (row.p50_ms, row.expected_lamiou),
+            row.configuration,
+            (row.p50_ms, row.streaming_lamiou),
             (begin + (width if to_the_left else 0), max(y, bottom + row_height)),
             fontsize=7.5,
             ha="right" if to_the_left else "left",

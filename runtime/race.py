@@ -2,9 +2,11 @@
 
 All candidates take turns, a few steps each, round after round, so that heat, clocks and load meet all alike. One drops
 out as soon as the LAmIoU that its fastest step so far allows (the best table entry at that delay or a later one) is
-below the best predicted sLAmIoU so far. That bound holds for every statistic of a pick: labels of a step that takes l
-are never less than ceil(l / d) frames old when they are read, so each age that is averaged over has an entry of the
-table at the fastest step's offset or later.
+below the best predicted sLAmIoU so far. One without compensation is held against the best without: that is what the
+winner is compared with, and what those need who cannot move labels.
+
+The bound holds for every statistic of a pick: labels of a step that takes l are never less than ceil(l / d) frames old
+when they are read, so each age that is averaged over has an entry of the table at the fastest step's offset or later.
 
 Labels that are moved take the network's step and more. So the fastest step of the same configuration without
 compensation bounds a candidate that was never run: one that cannot win even so does not take its first turn.
@@ -144,11 +146,11 @@ class Race:
 
     def _drop_losers(self, first: str | None = None) -> None:
         """Drop those who run and cannot win any more, and `first`, who has not run yet."""
-        best, leader = self._best()
+        best_of = self._best_of_each()
         for name, samples in self._taken.items():
             if (not samples and name != first) or name in self._skipped or self._is_full(name):
                 continue
-            bound = self._bound(name)
+            bound, (best, leader) = self._bound(name), best_of[self._is_plain(name)]
             if bound is not None and bound[0] < best:
                 whose = "its fastest step" if samples else "its network alone"
                 self._skipped[name] = (
@@ -158,21 +160,32 @@ class Race:
 
     def _call_back(self) -> bool:
         """Bring back those that dropped out against a figure which did not last; whether there were any."""
-        best, _ = self._best()
+        best_of = self._best_of_each()
         returning = [
             name
             for name in self._skipped
-            if name not in self._faulty and ((bound := self._bound(name)) is None or bound[0] >= best)
+            if name not in self._faulty
+            and ((bound := self._bound(name)) is None or bound[0] >= best_of[self._is_plain(name)][0])
         ]
         for name in returning:
             del self._skipped[name]
         return bool(returning)
 
-    def _best(self) -> tuple[float, str]:
-        """Highest predicted sLAmIoU among those that have not dropped out, and whose it is; -1 when there is none."""
+    def _best_of_each(self) -> dict[bool, tuple[float, str]]:
+        """Highest predicted sLAmIoU among those that have not dropped out, and whose it is; -1 when there is none.
+
+        By whether it is the best without compensation, or the best of all.
+        """
         figures = {name: figure for name, figure in self._figures.items() if name not in self._skipped}
-        leader = max(figures, key=lambda name: figures[name], default="")
-        return figures.get(leader, -1.0), leader
+        best = {}
+        for plain in (True, False):
+            names = [name for name in figures if self._is_plain(name) or not plain]
+            leader = max(names, key=lambda name: figures[name], default="")
+            best[plain] = figures.get(leader, -1.0), leader
+        return best
+
+    def _is_plain(self, name: str) -> bool:
+        return self._contenders[name].sibling is None
 
     def _bound(self, name: str) -> tuple[float, float] | None:
         """The most that `name` can reach, and the latency in seconds which says so; None where nothing does."""

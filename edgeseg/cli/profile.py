@@ -8,9 +8,13 @@ import click
 from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from edgeseg.bundle import Bundle
+    from edgeseg.config import Compensation
+    from edgeseg.device_profile import DeviceProfile
     from edgeseg.runtime.pick import Pick
 
 
@@ -19,10 +23,17 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
 @click.option("--fps", type=FRAME_RATE, required=True, help="Frame rate of the camera, frames per second.")
 @click.option("--exhaustive", is_flag=True, help="Measure also what can no longer win.")
-@click.option("--samples", type=click.IntRange(1), help="Timed steps per configuration.  [default: 60]")
+@click.option("--samples", type=click.IntRange(1), help="Timed steps per candidate.  [default: 60]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.  [default: all usable cores]")
 @click.option("--frame-size", metavar="HxW", help="Size of the camera's frames.  [default: each configuration's own]")
-@click.option("--video", metavar="SRC", help="Take frames of this source.  [default: seeded noise]")
+@click.option("--video", metavar="SRC", help="Take frames of this source.  [default: seeded noise that moves]")
+@click.option("--compensation", metavar="NAMES",
+              help="Ways to move labels to the present that are measured with each configuration: all, none, or names "
+              "separated by commas.  [default: those that BUNDLE has accuracy tables for]")  # fmt: skip
+@click.option("--data", metavar="SPEC",
+              help="Labelled video of the accuracy tables: what BUNDLE has no table for is scored on it first, and "
+              "added to BUNDLE.")  # fmt: skip
+@click.option("--split", help="Split of --data.  [default: val]")
 @click.option("--out", metavar="FILE", help="Profile to write.  [default: profiles/DEVICE.json]")
 @click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.  [default: beside the profile]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -35,13 +46,21 @@ def command(
     threads: int | None,
     frame_size: str | None,
     video: str | None,
+    compensation: str | None,
+    data: str | None,
+    split: str | None,
     out: str | None,
     plot: str | None,
     as_json: bool,
 ) -> None:
     """Measure the configurations of BUNDLE on this device, from frame bytes in to label bytes out, and pick one.
 
-    Configurations take turns; one is left as soon as its best possible LAmIoU cannot beat the best so far.
+    Each is measured as it is, and with its labels moved to the present by motion compensation, the optical flow beside
+    the network as in the camera loop. A bundle that was exported before compensation gains it by
+
+        edgeseg profile BUNDLE --fps 15 --compensation all --data VIDEO
+
+    All take turns; one is left as soon as its best possible LAmIoU cannot beat the best so far.
     """
     import json
 
@@ -49,12 +68,19 @@ def command(
     from edgeseg.bundle import Bundle
     from edgeseg.cli.options import check_different_files, measuring_bar, parse_size_hw
     from edgeseg.cli.tables import print_pick
+    from edgeseg.config import parse_compensations
+    from edgeseg.errors import InputError
     from edgeseg.runtime.device import default_profile_path
     from edgeseg.runtime.pick import check_pickable, pick
     from edgeseg.runtime.plot import check_plot_path
     from edgeseg.runtime.profiler import SAMPLES, profile_bundle
     from edgeseg.shipped import bundle_path
 
+    wanted = None if compensation is None else parse_compensations(compensation)
+    if data and not wanted:
+        raise InputError("--data is for scoring compensations | name them: --compensation all")
+    if split and not data:
+        raise InputError("--split is a split of --data | give both")
     opened = Bundle.open(bundle_path(bundle))
     check_pickable(opened)
     frame_size_hw = parse_size_hw(frame_size) if frame_size else None
@@ -63,6 +89,9 @@ def command(
     check_different_files(out=str(path), plot=str(plot_path))
     check_writable(path)
     check_plot_path(plot_path)
+    frames_rgb = _frames_of(video) if video else None
+    if wanted and (missing := _without_table(opened, wanted)):
+        opened = _scored(opened, missing, data, split or "val", threads)
     with measuring_bar() as progress:
         profile = profile_bundle(
             opened,
@@ -72,27 +101,94 @@ def command(
             samples=samples or SAMPLES,
             threads=threads,
             frame_size_hw=frame_size_hw,
-            frames_rgb=_frames_of(video) if video else None,
+            frames_rgb=frames_rgb,
+            compensations=wanted,
             progress=progress,
         )
     replaced = _another_bundles_profile(path, opened)
     profile.save(path)
     if replaced:
         click.echo(f"note: {path} held a profile of {replaced}: it is replaced; --out keeps both", err=True)
-    chosen = pick(opened, profile, fps)
+    chosen = pick(opened, profile, fps, compensations=wanted)
     plotted = _plot(chosen, plot_path, f"{opened.name} on {profile.facts['cpu']}, {device}, {fps:g} frames/s")
     if as_json:
         values = {**chosen.as_dict(), "profile": str(path), "plot": str(plot_path) if plotted else None}
         click.echo(json.dumps(values, indent=1))
         return
     print_pick(chosen)
-    unstable = [entry.name for entry in profile.entries if entry.skipped is None and not entry.stable]
-    if unstable:
-        click.echo(
-            f"note: {len(unstable)} of {len(profile.entries)} measurements vary or drift by more than 2.5 % "
-            "(load, heat or clocks): the profile holds every sample"
-        )
+    for note in _notes(profile):
+        click.echo(f"note: {note}")
     click.echo(f"profile: {path}" + (f"\nplot: {plot_path}" if plotted else ""))
+
+
+def _without_table(bundle: "Bundle", wanted: "Sequence[Compensation]") -> "list[Compensation]":
+    """Those that some configuration with an accuracy table has none for."""
+    tables = [entry.accuracy for entry in bundle.configurations if entry.accuracy is not None]
+    return [each for each in wanted if any(accuracy.table_of(each) is None for accuracy in tables)]
+
+
+def _scored(
+    bundle: "Bundle", missing: "list[Compensation]", data: str | None, split: str, threads: int | None
+) -> "Bundle":
+    """The bundle with tables for the `missing` compensations, which are added to its manifest.
+
+    Raises:
+        InputError: there are no data, they are others than those of the tables, or the bundle cannot be written to.
+    """
+    from edgeseg.errors import InputError
+    from edgeseg.shipped import FOLDER
+
+    names = ", ".join(entry.name for entry in missing)
+    if data is None:
+        raise InputError(
+            f"{bundle.name} has no accuracy table for {names} | add --data with the labelled video that its tables "
+            "were made on: they are scored first, and added to the bundle"
+        )
+    if bundle.root.resolve().is_relative_to(FOLDER.resolve()):
+        raise InputError(
+            f"{bundle.root} is part of edgeseg, and accuracy tables would be added to it ({names}) | copy the bundle "
+            "and profile the copy"
+        )
+    _check_can_grow(bundle)
+    from edgeseg.cli.export_progress import ExportProgress
+    from edgeseg.data.open import open_dataset
+    from edgeseg.export.accuracy import EvaluationData, add_compensated_tables, compensated_runs
+
+    evaluation_data = EvaluationData.open(open_dataset(data), split)
+    with ExportProgress() as progress:
+        progress.stage("scoring compensations", compensated_runs(bundle, evaluation_data, missing))
+        return add_compensated_tables(bundle, evaluation_data, missing, threads=threads, on_frame=progress.advance)
+
+
+def _check_can_grow(bundle: "Bundle") -> None:
+    """Refuse a bundle whose manifest cannot be replaced before the scoring rather than after it."""
+    from edgeseg.atomic import check_writable
+    from edgeseg.bundle import MANIFEST
+    from edgeseg.errors import InputError
+
+    try:
+        check_writable(bundle.root / MANIFEST)
+    except InputError as error:
+        raise InputError(
+            f"accuracy tables cannot be added to {bundle.root} ({error}) | copy the bundle and profile the copy"
+        ) from error
+
+
+def _notes(profile: "DeviceProfile") -> list[str]:
+    """What to know about a measurement."""
+    notes = []
+    full = [entry for entry in profile.entries if entry.skipped is None]
+    if unstable := sum(not entry.stable for entry in full):
+        notes.append(
+            f"{unstable} of {len(full)} measurements vary or drift by more than 2.5 % (load, heat or clocks): the "
+            "profile holds every sample"
+        )
+    if unmoved := profile.facts.get("unmoved"):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(unmoved.items()))
+        notes.append(f"labels of some steps stayed as they were while it was measured: {reasons}")
+    if profile.frame_size_hw is None and any(entry.flow_ms for entry in profile.entries):
+        notes.append("the flow was that of frames of each configuration's size: --frame-size HxW takes the camera's")
+    return notes
 
 
 def _frames_of(source: str) -> "list[np.ndarray]":

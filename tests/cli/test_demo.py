@@ -33,7 +33,8 @@ def test_demo_measures_every_configuration_at_three_sizes_and_two_strides(demo):
     values, _, _ = demo
     rows = values["pick"]["rows"]
     assert {row["name"].removeprefix("swiftnet_r18_").split("_")[0] for row in rows} == {"64x96", "48x72", "32x48"}
-    assert len(rows) == 6
+    assert len({row["configuration"] for row in rows}) == 6
+    assert len({row["compensation"] for row in rows}) == 2
 
 
 def test_demo_runs_what_it_picked_and_scores_it(demo):

@@ -1,10 +1,16 @@
 import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from edgeseg.bundle import Bundle, save_manifest
 from edgeseg.cli import main
+from edgeseg.config import Compensation
 from edgeseg.device_profile import DeviceProfile
+from edgeseg.shipped import bundle_path
 
 
 @pytest.fixture
@@ -73,3 +79,92 @@ def test_profile_exits_with_2_when_there_is_no_bundle(run):
     result = run("nothing.edgeseg", "--fps", 15)
     assert result.exit_code == 2
     assert "no bundle at nothing.edgeseg" in result.stderr
+
+
+DEFAULT, LATE = Compensation(), Compensation(mode="late-warp")
+
+
+@pytest.fixture
+def scored(tmp_path, graphs, make):
+    """A bundle of before compensation, and the labelled video that its tables were made on."""
+    pytest.importorskip("torch", reason="scoring needs the export extra")
+    from edgeseg.data.open import open_dataset
+    from edgeseg.export.accuracy import EvaluationData, configuration_accuracies
+
+    data = make.noise(tmp_path / "data", {"val": 12})
+    (data / "dataset.toml").write_text(
+        'name = "noise"\nfps = 10.0\n[classes]\nnames = ["red", "green", "blue"]\nmovable = ["blue"]\n'
+    )
+    made = graphs.write_bundle(tmp_path / "before.edgeseg", [graphs.stateless("small", miou=None, size_hw=(48, 64))])
+    evaluation = EvaluationData.open(open_dataset(str(data)), "val")
+    accuracies = configuration_accuracies(made.root, made.configurations, evaluation, compensations=())
+    entries = [
+        replace(entry, accuracy=accuracy) for entry, accuracy in zip(made.configurations, accuracies, strict=True)
+    ]
+    save_manifest(replace(made, configurations=tuple(entries)))
+    return Bundle.open(made.root), data
+
+
+def test_a_bundle_gains_the_compensations_that_are_asked_for_without_a_new_export(run, scored):
+    bundle, data = scored
+    names = f"none,{DEFAULT.mode},{LATE.mode}"
+    result = run(
+        bundle.root, "--fps", 10, "--samples", 5, "--exhaustive", "--compensation", names, "--data", data, "--json"
+    )
+    assert result.exit_code == 0, result.output
+    grown = Bundle.open(bundle.root)
+    assert set(grown.configurations[0].accuracy.compensations[1:]) == {DEFAULT, LATE}
+    assert {row["compensation"] for row in json.loads(result.stdout)["rows"]} == {"none", DEFAULT.name, LATE.name}
+    # From now on it needs no data, and by default what there are tables for is measured.
+    again = run(bundle.root, "--fps", 10, "--samples", 5, "--exhaustive", "--json")
+    assert len(json.loads(again.stdout)["rows"]) == 3
+
+
+def test_the_table_tells_how_labels_are_moved(run, scored):
+    bundle, data = scored
+    result = run(bundle.root, "--fps", 10, "--samples", 5, "--compensation", "late-warp", "--data", data)
+    assert "late ultrafast/2 = late-warp_dis-ultrafast_d2" in result.stdout
+    assert "--frame-size HxW takes the camera's" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--compensation", "late-warp"], "tiny has no accuracy table for late-warp_dis-ultrafast_d2 | add --data"),
+        (["--compensation", "all"], "add --data with the labelled video that its tables were made on"),
+        (["--compensation", "later-warp"], "unknown compensation 'later-warp'"),
+        (["--data", "somewhere"], "--data is for scoring compensations | name them"),
+        (["--split", "val"], "--split is a split of --data | give both"),
+        (["--compensation", "late-warp", "--data", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_profile_exits_with_2_before_it_measures_when_there_is_nothing_to_score_with(
+    run, bundle, tmp_path, arguments, words
+):
+    result = run(bundle.root, "--fps", 15, *arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_tables_are_added_to_what_ships_with_edgeseg(run, scored):
+    before = Path(Bundle.open(bundle_path("shipped:street")).root / "manifest.json").read_bytes()
+    result = run("shipped:street", "--fps", 15, "--compensation", "extrapolate", "--data", scored[1])
+    assert result.exit_code == 2
+    assert "is part of edgeseg" in result.stderr
+    assert Path(bundle_path("shipped:street") / "manifest.json").read_bytes() == before
+
+
+def test_a_bundle_that_cannot_be_written_to_is_refused_before_it_is_scored(run, scored, monkeypatch):
+    make_file = tempfile.mkstemp
+
+    def read_only(**options):
+        if Path(options["dir"]) == scored[0].root:
+            raise PermissionError(13, "Permission denied")
+        return make_file(**options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", read_only)
+    result = run(scored[0].root, "--fps", 15, "--compensation", "late-warp", "--data", scored[1])
+    assert result.exit_code == 2
+    assert "accuracy tables cannot be added to" in result.stderr
+    assert "copy the bundle and profile the copy" in result.stderr

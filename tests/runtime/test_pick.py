@@ -1,5 +1,7 @@
 import pytest
 
+from edgeseg.accuracy import CompensatedAccuracy
+from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.pick import pick
@@ -108,3 +110,121 @@ def test_the_reason_names_the_most_accurate_one_and_what_it_would_reach(bundle):
     reason = pick(bundle, profile(bundle, samples), 15.0).reason
     assert f"{PHASES} has the best predicted sLAmIoU" in reason
     assert f"{PLAIN} (mIoU 0.600), would be 3 frames late at 140.0 ms and reach 0.400" in reason
+
+
+MOVED = Compensation()
+
+
+@pytest.fixture(scope="module")
+def movable(tmp_path_factory, graphs):
+    """plain: .6 .5 .4, moved .6 .58 .56 .54 .52; quick: .55 .52 .5, moved .55 .53 .52 (15 frames/s)."""
+    tables = {
+        "plain": ((0.6, 0.5, 0.4), (0.6, 0.58, 0.56, 0.54, 0.52)),
+        "quick": ((0.55, 0.52, 0.5), (0.55, 0.53, 0.52)),
+    }
+    entries = []
+    for name, (table, moved) in tables.items():
+        entry = graphs.stateless(name, miou=table)
+        scored = CompensatedAccuracy(MOVED, moved, (None,) * len(moved))
+        entry.accuracy = entry.accuracy.with_compensated([scored])
+        entries.append(entry)
+    return graphs.write_bundle(tmp_path_factory.mktemp("movable") / "movable.edgeseg", entries)
+
+
+def moved_profile(bundle, plain_ms=(100.0,), plain_moved_ms=(110.0,), quick_ms=(30.0,), flow_ms=(3.0,), **changes):
+    entries = (
+        LatencyProfile(PLAIN, "d", plain_ms, 5),
+        LatencyProfile(PLAIN, "d", plain_moved_ms, 5, compensation=MOVED, flow_ms=flow_ms),
+        LatencyProfile(QUICK, "d", quick_ms, 5),
+        LatencyProfile(QUICK, "d", quick_ms, 5, compensation=MOVED, flow_ms=flow_ms),
+    )
+    return profile(bundle, {}, **{"entries": entries} | changes)
+
+
+QUICK = "quick_32x48"
+
+
+def test_the_candidate_that_a_reader_sees_most_of_is_picked(movable):
+    # Steps of 110 ms at 66.7 ms a frame: labels are 2 to 4 frames old when they are read, k = 2 says .56.
+    chosen = pick(movable, moved_profile(movable), 15.0)
+    assert (chosen.configuration.name, chosen.candidate.compensation) == (PLAIN, MOVED)
+    assert (chosen.row.configuration, chosen.row.compensation) == (PLAIN, MOVED.name)
+    assert chosen.row.name == f"{PLAIN} {MOVED.name}"
+    assert chosen.row.expected_lamiou == pytest.approx(0.56)
+    assert 0.53 < chosen.row.streaming_lamiou < 0.56
+    assert chosen.row.flow_p90_ms == 3.0
+
+
+def test_labels_that_are_held_count_by_default_and_not_in_the_expected_form(movable):
+    # k = 2 says .56, but by the time that newer labels come these are up to 4 frames old: .55 at one frame is better.
+    measured = moved_profile(movable, plain_moved_ms=(66.0, 195.0), quick_ms=(30.0,))
+    by_streaming, by_expected = (pick(movable, measured, 15.0, statistic=s).rows for s in ("streaming", "expected"))
+    moved = next(row for row in by_streaming if row.name == f"{PLAIN} {MOVED.name}")
+    assert moved.streaming_lamiou < moved.expected_lamiou
+    assert [row.lamiou("streaming") for row in by_streaming] == sorted(
+        (row.streaming_lamiou for row in by_streaming), reverse=True
+    )
+    assert by_expected[0].expected_lamiou == max(row.expected_lamiou for row in by_expected)
+
+
+def test_a_flow_that_cannot_keep_up_excludes_its_candidate(movable):
+    chosen = pick(movable, moved_profile(movable, flow_ms=(70.0,) * 10), 15.0)
+    assert chosen.row.name == QUICK
+    excluded = next(row for row in chosen.rows if row.name == f"{PLAIN} {MOVED.name}").excluded
+    assert excluded == "its flow cannot keep up: p90 70.0 ms a frame, a frame comes every 66.7 ms"
+
+
+def test_candidates_are_restricted_to_the_compensations_asked_for(movable):
+    chosen = pick(movable, moved_profile(movable), 15.0, compensations=[UNCOMPENSATED])
+    assert {row.compensation for row in chosen.rows} == {"none"}
+    assert chosen.row.name == QUICK
+
+
+def test_the_reason_says_what_compensation_gives_back(movable):
+    chosen = pick(movable, moved_profile(movable), 15.0)
+    plain = next(row for row in chosen.rows if row.name == PLAIN)
+    back = chosen.row.streaming_lamiou - plain.streaming_lamiou
+    assert f"labels moved by {MOVED.name} give back {back:.3f} ({plain.streaming_lamiou:.3f} without)" in chosen.reason
+    assert f"the best without compensation, {QUICK}, reaches 0.520" in chosen.reason
+    assert chosen.reason.endswith("it is also the most accurate one")
+
+
+def test_the_reason_compares_with_the_most_accurate_one_at_its_best(movable):
+    measured = moved_profile(movable, plain_moved_ms=(320.0,), plain_ms=(300.0,))
+    reason = pick(movable, measured, 15.0).reason
+    assert (
+        f"the most accurate one, {PLAIN} (mIoU 0.600), would be 5 frames late at 320.0 ms with {MOVED.name}" in reason
+    )
+
+
+def test_a_profile_without_compensated_entries_still_gives_a_pick_and_says_what_is_missing(movable):
+    old = profile(movable, {PLAIN: (100.0,), QUICK: (30.0,)})
+    chosen = pick(movable, old, 15.0)
+    assert chosen.row.name == QUICK
+    assert f"not measured with {MOVED.name}: edgeseg profile does it (2 candidates)" in chosen.notes
+
+
+def test_why_a_candidate_was_not_measured_is_noted(movable):
+    entries = (
+        LatencyProfile(PLAIN, "d", (30.0,), 5),
+        LatencyProfile(PLAIN, "d", (), 0, compensation=MOVED, skipped="frames of 24 x 36 are too small for a flow"),
+        LatencyProfile(QUICK, "d", (30.0,), 5),
+        LatencyProfile(QUICK, "d", (), 0, compensation=MOVED, skipped="cannot win: its network alone ..."),
+    )
+    notes = pick(movable, profile(movable, {}, entries=entries), 15.0).notes
+    assert f"not measured with {MOVED.name}: frames of 24 x 36 are too small for a flow (1 candidate)" in notes
+    assert any(note.startswith("not measured with a compensation: even at") for note in notes)
+
+
+def test_json_tells_configuration_and_compensation_apart(movable):
+    values = pick(movable, moved_profile(movable), 15.0).as_dict()
+    assert values["configuration"] == PLAIN
+    assert Compensation.from_dict(values["compensation"]) == MOVED
+    assert {(row["configuration"], row["compensation"]) for row in values["rows"]} == {
+        (name, compensation) for name in (PLAIN, QUICK) for compensation in ("none", MOVED.name)
+    }
+
+
+def test_another_rate_than_that_of_the_measured_flow_is_noted(movable):
+    notes = pick(movable, moved_profile(movable), 30.0).notes
+    assert any("with the flow of 15 frames/s beside the network" in note for note in notes)

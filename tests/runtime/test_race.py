@@ -122,3 +122,77 @@ def test_skipping_never_changes_the_winner_when_the_first_turn_held_the_fastest_
     exhaustive = Race(contenders, replay(), samples=20, exhaustive=True).run()
     assert winner(contenders, skipping) == winner(contenders, exhaustive)
     assert sum(len(outcome.samples_s) for outcome in skipping.values()) < 6 * 20
+
+
+def family(table: tuple[float, ...], moved: tuple[float, ...], name: str, macs: float = 1.0) -> list[Contender]:
+    plain = contender(name, table, macs)
+    return [plain, Contender(f"{name} moved", macs, RatedTable(AccuracyTable(moved), 10.0, 10.0), sibling=name)]
+
+
+def test_one_that_cannot_win_even_at_its_siblings_latency_takes_no_turn():
+    calls: list[str] = []
+    good = family((0.6, 0.5, 0.4), (0.6, 0.59, 0.58), "good")
+    slow = family((0.6, 0.5, 0.4, 0.3), (0.6, 0.59, 0.55, 0.5), "slow", macs=9.0)
+    latencies = {"good": 0.05, "good moved": 0.06, "slow": 0.25, "slow moved": 0.26}
+    outcomes = Race([*good, *slow], constant(latencies, calls), samples=4).run()
+    assert "slow moved" not in calls
+    assert outcomes["slow moved"].samples_s == ()
+    assert outcomes["slow moved"].skipped == (
+        "cannot win: its network alone, 250.0 ms, allows 0.500 at most, good moved reaches 0.590"
+    )
+
+
+def test_one_that_took_no_turn_is_measured_after_all_when_the_leader_falls():
+    leader = iter([[0.05, 0.05], [0.25, 0.25], [0.25, 0.25]])
+
+    def turn(name: str) -> list[float]:
+        return next(leader) if name == "leader" else [0.05, 0.05]
+
+    contenders = [contender("leader", (0.6, 0.6, 0.1, 0.1), 1), *family((0.4, 0.4), (0.5, 0.5), "second", 2)]
+    outcomes = Race(contenders, turn, samples=6).run()
+    assert len(outcomes["second moved"].samples_s) == 6
+
+
+def test_everyone_takes_turns_when_exhaustive():
+    good, slow = family((0.6, 0.5), (0.6, 0.59), "good"), family((0.2, 0.1), (0.2, 0.1), "slow")
+    latencies = dict.fromkeys(("good", "good moved", "slow", "slow moved"), 0.05)
+    outcomes = Race([*good, *slow], constant(latencies), samples=4, exhaustive=True).run()
+    assert [len(outcome.samples_s) for outcome in outcomes.values()] == [4] * 4
+
+
+def test_the_one_without_compensation_runs_before_its_family():
+    calls: list[str] = []
+    contenders = family((0.5, 0.1), (0.5, 0.5), "a")[::-1] + family((0.5, 0.4), (0.5, 0.45), "b")[::-1]
+    Race(contenders, constant(dict.fromkeys(("a", "a moved", "b", "b moved"), 0.05), calls), samples=2).run()
+    assert calls.index("a") < calls.index("a moved")
+    assert "b moved" not in calls or calls.index("b") < calls.index("b moved")
+
+
+def test_one_with_a_fault_does_not_hold_the_others_out():
+    contenders = [contender("faulty", (0.9, 0.9), 1), contender("sound", (0.5, 0.5), 2)]
+
+    def fault(name: str, is_full: bool) -> str | None:
+        return "its flow cannot keep up" if name == "faulty" and is_full else None
+
+    outcomes = Race(contenders, constant({"faulty": 0.05, "sound": 0.05}), samples=6, fault=fault).run()
+    assert outcomes["faulty"].skipped == "its flow cannot keep up"
+    assert outcomes["sound"].skipped is None
+    assert len(outcomes["sound"].samples_s) == 6
+
+
+def test_the_prediction_is_made_anew_only_for_the_one_that_was_measured(monkeypatch):
+    predicted: list[int] = []
+    streaming = RatedTable.streaming
+    monkeypatch.setattr(RatedTable, "streaming", lambda self, s: predicted.append(len(s)) or streaming(self, s))
+    contenders = [contender("a", (0.5, 0.5)), contender("b", (0.5, 0.5))]
+    calls: list[str] = []
+    Race(contenders, constant({"a": 0.01, "b": 0.01}, calls), samples=6).run()
+    assert len(predicted) == len(calls)
+
+
+def test_the_best_without_compensation_is_measured_in_full_beside_the_winner():
+    good, poor = family((0.6, 0.5), (0.6, 0.59), "good"), family((0.5, 0.4), (0.5, 0.45), "poor")
+    latencies = dict.fromkeys(("good", "good moved", "poor", "poor moved"), 0.05)
+    outcomes = Race([*good, *poor], constant(latencies), samples=6).run()
+    assert {name for name, outcome in outcomes.items() if outcome.skipped is None} == {"good", "good moved"}
+    assert "good reaches 0.500" in outcomes["poor"].skipped
