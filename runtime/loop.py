@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeseg.config import Compensation
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
 from edgeseg.metrics.streaming import Publication
@@ -21,10 +21,7 @@ from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.session import Session
 from edgeseg.runtime.slot import POLL_S, LatestSlot
 from edgeseg.runtime.source import Frame, Source, open_source
-from edgeseg.runtime.warp_stage import Finished, Moved, WarpStage, check_rate
-
-if TYPE_CHECKING:
-    from edgeseg.config import Compensation
+from edgeseg.runtime.warp_stage import Finished, Moved, WarpStage, chosen_rate
 
 RESULTS_HELD = 4
 """Results that wait for a slow reader; beyond, the oldest is dropped."""
@@ -53,13 +50,17 @@ class Loop:
         fps: frame rate for the source, as in `open_source`.
         keep_log: keep a `Publication` per result, for `edgeseg.metrics.latency_aware.streaming_scores`.
         clock: seconds; the clock of the source's capture times.
-        compensation: moves labels to the newest frame; None: labels as the network gives them.
-        rate: with compensation, `network` gives a result per finished step. `camera` gives one per captured frame,
-            however slow the network is, and another one when newer labels are finished before the next frame.
+        compensation: how labels are moved to the newest frame; None: the session's. `UNCOMPENSATED`: labels as the
+            network gives them.
+        rate: `network` gives a result per finished step. `camera`, which needs labels that are moved, gives one per
+            captured frame, however slow the network is, and another one when newer labels are finished before the next
+            frame. None: `camera` where labels are moved, else `network`.
+        check_consistency: compute the flow backward too, for `Result.invalid_share`; pixels hidden in the labels' frame
+            then keep the label at their place. It doubles the flow's time.
 
     Raises:
         SourceError, InputError: the source cannot be opened, its frames do not fit the session, the rate is unknown, or
-            it is the camera's without compensation.
+            it is the camera's, or the consistency is to be checked, without labels that are moved.
     """
 
     def __init__(
@@ -71,12 +72,12 @@ class Loop:
         fps: float | None = None,
         keep_log: bool = False,
         clock: Callable[[], float] = time.monotonic,
-        compensation: "Compensation | None" = None,
-        rate: str = "network",
+        compensation: Compensation | None = None,
+        rate: str | None = None,
+        check_consistency: bool = False,
     ) -> None:
-        check_rate(rate)
-        if rate == "camera" and compensation is None:
-            raise InputError("labels at the camera's rate are moved labels | give a compensation, or rate network")
+        self.compensation = session.compensation if compensation is None else compensation
+        self.rate = chosen_rate(rate, self.compensation, check_consistency=check_consistency)
         self.session = session
         self.source = open_source(source, fps=fps)
         self.log: list[Publication] = []
@@ -96,8 +97,9 @@ class Loop:
         self._ended_at: float | None = None
         self._warp: WarpStage | None = None
         try:
-            if compensation is not None:
-                self._warp = self._warp_stage(compensation, rate)
+            self._lead_s = _lead_s(session, self.source.fps)
+            if self.compensation.moves:
+                self._warp = self._warp_stage(check_consistency)
             session.take_frames_of(self.source.size_hw)
         except BaseException:
             self._close_source()
@@ -196,16 +198,17 @@ class Loop:
         self._frames.close()
 
     def _work(self) -> None:
-        while (frame := self._frames.take()) is not None:
-            if self._warp is not None:
-                self._warp.take_note(frame.index)
+        note = None if self._warp is None else self._warp.note_source
+        while (frame := self._frames.take(note)) is not None:
             begin = time.perf_counter()
+            # Cameras and streams may change it in the middle.
+            self.session.take_frames_of(frame.rgb.shape[:2], changed=True)
             labels = self.session.step(frame.rgb)
             step_ms = 1e3 * (time.perf_counter() - begin)
             self._step_ms.add(step_ms)
             if self._warp is None:
                 self._publish_as_it_is(frame, labels, step_ms)
-            elif not self._warp.put_labels(Finished(frame.index, frame.captured_at_s, labels, step_ms)):
+            elif not self._warp.put_labels(Finished(frame, labels, step_ms)):
                 break
         if self._warp is None:
             self._end()
@@ -221,11 +224,13 @@ class Loop:
         self._ended_at = self._clock()
         self._results.close()
 
-    def _warp_stage(self, compensation: "Compensation", rate: str) -> WarpStage:
+    def _warp_stage(self, check_consistency: bool) -> WarpStage:
         return WarpStage(
-            compensation,
-            rate=rate,
+            self.compensation,
+            rate=self.rate,
             period_s=1.0 / self.source.fps,
+            lead_s=self._lead_s,
+            check_consistency=check_consistency,
             paced=self.source.paced,
             ignore_value=255 if self.session.classes is None else self.session.classes.ignore_value,
             stop=self._stop,
@@ -243,7 +248,7 @@ class Loop:
                 configuration=self.session.configuration.name,
                 source_index=frame.index,
                 source_at=frame.captured_at_s,
-                stands_for=frame.captured_at_s,
+                stands_for=frame.captured_at_s + self._lead_s,
             )
         )
 
@@ -258,8 +263,8 @@ class Loop:
             labels=moved.moved.labels,
             frame_rgb=frame_rgb,
             configuration=self.session.configuration.name,
-            source_index=moved.source.source_index,
-            source_at=moved.source.source_at_s,
+            source_index=moved.source.frame.index,
+            source_at=moved.source.frame.captured_at_s,
             stands_for=moved.stands_for_s,
             moved_px=moved.moved.moved_px,
             invalid_share=None if math.isnan(moved.moved.invalid_share) else moved.moved.invalid_share,
@@ -309,3 +314,12 @@ class Loop:
     def _close_source(self) -> None:
         if self._owns_source:
             self.source.close()
+
+
+def _lead_s(session: Session, source_fps: float) -> float:
+    """How far ahead of their frame the session's labels are: frames of the videos that the network was trained on.
+
+    The accuracy table tells those videos' frame rate; without one it is taken to be the source's.
+    """
+    accuracy = session.configuration.accuracy
+    return session.configuration.knobs.target_offset / (source_fps if accuracy is None else accuracy.fps)

@@ -51,7 +51,8 @@ class VideoWriter:
     """Writes RGB frames of one size to an open file; `video_writer` makes one."""
 
     def __init__(self, writer: cv2.VideoWriter, size_hw: tuple[int, int], path: Path) -> None:
-        self._writer, self._size_hw, self._path = writer, size_hw, path
+        self.size_hw = size_hw
+        self._writer, self._path = writer, path
         self.frames = 0
         """Frames written."""
 
@@ -61,10 +62,10 @@ class VideoWriter:
         Raises:
             InputError: a frame of another size.
         """
-        if frame_rgb.shape != (*self._size_hw, 3) or frame_rgb.dtype != np.uint8:
+        if frame_rgb.shape != (*self.size_hw, 3) or frame_rgb.dtype != np.uint8:
             raise InputError(
                 f"{self._path}: a video's frames are of one size | got {frame_rgb.dtype} {frame_rgb.shape}, "
-                f"expected uint8 {(*self._size_hw, 3)}"
+                f"expected uint8 {(*self.size_hw, 3)}"
             )
         frame_bgr = cv2.cvtColor(frame_rgb, cv2.COLOR_RGB2BGR)
         # OpenCV does not say when a write fails: a loop of hours must not go on for nothing.

@@ -31,13 +31,14 @@ class Result:
     source_at: float
     """When that frame was captured."""
     stands_for: float
-    """The time that the labels stand for: `source_at` until they are moved. Compensation that extrapolates aims at the
-    next frame, the first one that can be there when they are read."""
+    """The time that the labels show. As the network gives them: `source_at`, or later where it was trained to
+    anticipate. Moved ones: the newest frame, or with a compensation that extrapolates the next one, which is the first
+    frame that can be there when they are read."""
     moved_px: float = 0.0
     """Mean movement, in pixels."""
     invalid_share: float | None = None
-    """Share of pixels that were hidden in the frame that the labels come from; None where that is not computed, as it
-    is when such pixels are marked."""
+    """Share of pixels that were hidden in the frame that the labels come from; None where that is not checked: it is
+    when such pixels are marked, or the loop was told to check the consistency."""
     fallback: str | None = None
     """Why the labels were left as they were, when they should have been moved."""
     warp_ms: float = 0.0

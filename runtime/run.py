@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
+import cv2
 import numpy as np
 
 from edgeseg.classes import ClassSet
+from edgeseg.config import Compensation
 from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.streaming import Publication, streaming_offsets, streaming_scores
 from edgeseg.runtime.loop import Loop
@@ -18,9 +20,6 @@ from edgeseg.runtime.overlay import VideoWriter, overlay, resize_labels, video_w
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.session import Session
 from edgeseg.runtime.source import Source
-
-if TYPE_CHECKING:
-    from edgeseg.config import Compensation
 
 SCORE_BYTES = 512 << 20
 """Label maps kept for the score; a longer run is scored up to there."""
@@ -35,6 +34,9 @@ class RunReport:
     """Streaming LAmIoU: what a consumer of the loop really read, against each frame's labels; None without labels."""
     slamiou_after_first: float | None
     """The same without the frames before the first labels, which count as all wrong above: a long run's figure."""
+    predicted_slamiou: float | None
+    """What the pick predicted for `slamiou_after_first`, on the bundle's own evaluation data; None where the loop ran
+    otherwise than the pick assumed, or nothing was picked."""
     scored_frames: int
     """Camera frames that were scored."""
     video: Path | None
@@ -47,6 +49,7 @@ class RunReport:
             **self.summary.as_dict(),
             "slamiou": self.slamiou,
             "slamiou_after_first": self.slamiou_after_first,
+            "predicted_slamiou": self.predicted_slamiou,
             "scored_frames": self.scored_frames,
             "video": None if self.video is None else str(self.video),
         }
@@ -62,8 +65,9 @@ def run_loop(
     save: Path | str | None = None,
     json_lines: TextIO | None = None,
     progress: Callable[[Result], None] | None = None,
-    compensation: "Compensation | None" = None,
-    rate: str = "network",
+    compensation: Compensation | None = None,
+    rate: str | None = None,
+    check_consistency: bool = False,
 ) -> RunReport:
     """Run `session` over `source` until it ends, `frames` results or `seconds` have come, or Ctrl-C.
 
@@ -76,21 +80,24 @@ def run_loop(
         save: overlay video (.mp4) at the source's frame rate: each result is shown until the next one.
         json_lines: one line per result: frame index, times, age, step time.
         progress: called with each result.
-        compensation, rate: as in `Loop`. Labels whose invalid pixels are marked are not scored.
+        compensation, rate, check_consistency: as in `Loop`. Labels whose invalid pixels are marked are not scored.
 
     Raises:
         The first failure of a stage; then no video is written.
         KeyboardInterrupt: Ctrl-C before the first result, or a second one. After a result the first one ends the loop
             as the source's end does, and is in the report.
     """
-    score = _StreamingScore(source, classes, marked=compensation is not None and compensation.mark_invalid)
+    marked = (session.compensation if compensation is None else compensation).mark_invalid
+    score = _StreamingScore(source, classes, marked=marked)
     first: Result | None = None
     last: Result | None = None
     interruption: KeyboardInterrupt | None = None
     path = None if save is None else Path(save)
     with ExitStack() as stack:
         writer = stack.enter_context(video_writer(path, source.fps, source.size_hw)) if path is not None else None
-        loop = stack.enter_context(Loop(session, source, compensation=compensation, rate=rate))
+        loop = stack.enter_context(
+            Loop(session, source, compensation=compensation, rate=rate, check_consistency=check_consistency)
+        )
         try:
             for results, result in enumerate(loop, start=1):
                 # First of all: a Ctrl-C after anything was written finds a result to end the video with.
@@ -112,9 +119,17 @@ def run_loop(
             interruption = error
         loop.stop()
         if writer is not None and last is not None:
-            writer.write(_overlaid(last, classes))
+            writer.write(_overlaid(last.frame_rgb, last.labels, classes, writer.size_hw))
     slamiou, after_first, scored_frames = score.finish()
-    return RunReport(loop.summary, slamiou, after_first, scored_frames, path, interruption)
+    return RunReport(loop.summary, slamiou, after_first, _predicted(loop), scored_frames, path, interruption)
+
+
+def _predicted(loop: Loop) -> float | None:
+    picked = loop.session.pick
+    if picked is None or picked.candidate.compensation != loop.compensation:
+        return None
+    # Moved labels are predicted as they are at the camera's rate, others as the network gives them.
+    return None if loop.compensation.moves and loop.rate != "camera" else picked.row.streaming_lamiou
 
 
 class _StreamingScore:
@@ -185,7 +200,7 @@ def write_overlays(
         for last, result in zip([None, *results], results, strict=False):
             _write(writer, last, result, classes)
         if results:
-            writer.write(_overlaid(results[-1], classes))
+            writer.write(_overlaid(results[-1].frame_rgb, results[-1].labels, classes, writer.size_hw))
 
 
 def _write(writer: VideoWriter, last: Result | None, result: Result, classes: ClassSet) -> None:
@@ -197,12 +212,14 @@ def _write(writer: VideoWriter, last: Result | None, result: Result, classes: Cl
         return
     times = result.frame_index - last.frame_index
     is_ahead = times == 1 and last.stands_for > last.captured_at
-    picture = overlay(result.frame_rgb if is_ahead else last.frame_rgb, last.labels, classes)
-    writer.write(picture, times=times)
+    frame_rgb = result.frame_rgb if is_ahead else last.frame_rgb
+    writer.write(_overlaid(frame_rgb, last.labels, classes, writer.size_hw), times=times)
 
 
-def _overlaid(result: Result, classes: ClassSet) -> np.ndarray:
-    return overlay(result.frame_rgb, result.labels, classes)
+def _overlaid(frame_rgb: np.ndarray, labels: np.ndarray, classes: ClassSet, size_hw: tuple[int, int]) -> np.ndarray:
+    """Labels over a frame, at a video's size: a source may change its frames' size in the middle."""
+    picture = overlay(frame_rgb, labels, classes)
+    return picture if picture.shape[:2] == size_hw else cv2.resize(picture, (size_hw[1], size_hw[0]))
 
 
 def _line(result: Result) -> dict[str, Any]:

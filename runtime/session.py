@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.classes import ClassSet
+from edgeseg.config import UNCOMPENSATED, Compensation, parse_compensations
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.backends.base import Runner, open_runner
@@ -38,6 +40,7 @@ class Session:
         colour_order: `RGB` or `BGR`, what `step` is given.
         classes: the bundle's classes, for those who show the labels.
         pick: why this configuration was taken, for those who tell; None when it was named.
+        compensation: how a loop moves the labels; `step` gives them as they come from the network.
 
     Raises:
         InputError: an unknown colour order, a frame size that is not positive, or too many threads.
@@ -57,6 +60,7 @@ class Session:
         colour_order: str = "RGB",
         classes: ClassSet | None = None,
         pick: "Pick | None" = None,
+        compensation: Compensation = UNCOMPENSATED,
     ) -> None:
         for order in (graph_colour_order, colour_order):
             if order not in COLOUR_ORDERS:
@@ -64,8 +68,9 @@ class Session:
         self.configuration = configuration
         self.classes = classes
         self.pick = pick
+        self.compensation = compensation
         self.colour_order = colour_order
-        self.has_fixed_frame_size = frame_size_hw is not None
+        self._given_size_hw = None if frame_size_hw is None else (int(frame_size_hw[0]), int(frame_size_hw[1]))
         self._swap_colours = graph_colour_order != colour_order
         count = checked_threads(threads)
         self._runner: Runner = open_runner(Path(root), configuration, device=device, threads=count)
@@ -99,7 +104,10 @@ class Session:
         return height, width
 
     def step(self, frame: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Labels of the next frame of the video.
+        """Labels of the next frame of the video, as the network gives them: `compensation` is the loop's to apply.
+
+        Who calls `step` alone does best to load with compensation="none", so that the pick reckons with labels that
+        nobody moves; `edgeseg.runtime.Compensator` moves them in a loop of one's own.
 
         Args:
             frame: uint8 `(H, W, 3)` of `frame_size_hw`, in `colour_order`, 0-255; read only during the call.
@@ -126,20 +134,24 @@ class Session:
         """Forget the frames so far: the next step is the first of a new video."""
         self._runner.reset()
 
-    def take_frames_of(self, frame_size_hw: tuple[int, int]) -> None:
+    def take_frames_of(self, frame_size_hw: tuple[int, int], *, changed: bool = False) -> None:
         """Take frames of `frame_size_hw` from now on, unless the session was given a frame size.
+
+        Args:
+            changed: a source's frames have another size from now on: they are taken in any case.
 
         Raises:
             InputError: the session was given another frame size.
         """
-        if tuple(frame_size_hw) == self._frame_size_hw:
-            return
-        if self.has_fixed_frame_size:
+        asked = (int(frame_size_hw[0]), int(frame_size_hw[1]))
+        given = self._given_size_hw
+        if given is not None and given != asked and not changed:
             raise InputError(
-                f"the source's frames are {frame_size_hw[0]} x {frame_size_hw[1]} | the session was loaded for "
-                f"{self._frame_size_hw[0]} x {self._frame_size_hw[1]}: leave frame_size_hw out, or give the source's"
+                f"the source's frames are {asked[0]} x {asked[1]} | the session was loaded for "
+                f"{given[0]} x {given[1]}: leave frame_size_hw out, or give the source's"
             )
-        self._set_frame_size(frame_size_hw)
+        if asked != self._frame_size_hw:
+            self._set_frame_size(asked)
 
     def close(self) -> None:
         """Free graphs and buffers. May be called twice."""
@@ -205,9 +217,13 @@ def load(
     threads: int | None = None,
     frame_size_hw: tuple[int, int] | None = None,
     colour_order: str = "RGB",
+    compensation: Compensation | str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Session:
     """Load one configuration of a bundle: the one named, else the one picked for this device and frame rate.
+
+    The pick chooses a motion compensation too, which `edgeseg.runtime.Loop` applies. `Session.step` does not: who calls
+    it alone says compensation="none", else the pick may take a slow network whose labels were to be moved.
 
     Without `configuration` the pick is made from `profile`, else from the profile that `edgeseg profile` stored for
     this device (`profiles/<device>.json` in the current folder) when it is of this bundle, of these `threads` and of
@@ -223,21 +239,28 @@ def load(
         threads: CPU threads of one step; None: those of the profile, else all that this process may use.
         frame_size_hw: height and width of the camera's frames; None: those of the configuration.
         colour_order: `RGB` or `BGR`, order of the channels in the frames that `step` will be given.
+        compensation: how the loop is to move labels, or its name, such as `late-warp+extrapolate`: the pick is then
+            among configurations with it. None: what the pick chooses, and none for a configuration that was named.
         progress: called while it measures, with a configuration's name and the share of the work that is done.
 
     Raises:
         ArtifactError: the bundle is damaged, or the profile is of another bundle.
         DeviceError: the device is unknown or not usable here.
-        InputError: there is nothing to pick by: no configuration, no profile, no frame rate.
+        InputError: there is nothing to pick by: no configuration, no profile, no frame rate. Or an unknown name of a
+            compensation, or several.
     """
+    moving = compensation_of(compensation) if isinstance(compensation, str) else compensation
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle_path(bundle))
     if configuration is not None:
         picked, entry = None, opened.configuration(configuration)
+        moving = moving or UNCOMPENSATED
     else:
         # Both need the session themselves, to measure.
         from edgeseg.runtime.fitting_profile import fitting_profile
         from edgeseg.runtime.pick import pick
 
+        # Marking changes what hidden pixels get, and neither the table nor the time of the flow.
+        asked = None if moving is None else (replace(moving, mark_invalid=False),)
         fitting = fitting_profile(
             opened,
             device=device,
@@ -246,9 +269,11 @@ def load(
             threads=threads,
             frame_size_hw=frame_size_hw,
             progress=progress,
+            compensations=asked,
         )
-        picked = pick(opened, fitting, fps or fitting.fps)
+        picked = pick(opened, fitting, fps or fitting.fps, compensations=asked)
         entry = picked.configuration
+        moving = moving or picked.candidate.compensation
         threads = threads or fitting.threads
     opened.verify(entry.files)
     return Session(
@@ -261,7 +286,20 @@ def load(
         colour_order=colour_order,
         classes=opened.classes,
         pick=picked,
+        compensation=moving,
     )
+
+
+def compensation_of(name: str) -> Compensation:
+    """The one compensation of that name: a mode, or a `Compensation.name`.
+
+    Raises:
+        InputError: no such compensation, or several.
+    """
+    found = parse_compensations(name)
+    if len(found) != 1:
+        raise InputError(f"a loop moves labels in one way | got {name!r}, expected one compensation")
+    return found[0]
 
 
 def checked_threads(threads: int | None) -> int:

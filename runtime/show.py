@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 
 from edgeseg.classes import ClassSet
-from edgeseg.config import Compensation
 from edgeseg.errors import InputError
 from edgeseg.metrics.confusion import ConfusionMatrix
 from edgeseg.runtime.compensation import Compensator
@@ -35,6 +34,8 @@ class ShowReport:
     """What `compensation_video` wrote and counted."""
 
     video: Path
+    compensation: str
+    """`Compensation.name`."""
     frames: int
     scored_frames: int
     """Frames with labels of their own, from the first one on that had a prediction."""
@@ -67,7 +68,6 @@ def compensation_video(
     path: Path | str,
     *,
     classes: ClassSet,
-    compensation: Compensation,
     delay: int,
     frames: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -79,6 +79,7 @@ def compensation_video(
     wrong; without true labels, the pixels where they differ.
 
     Args:
+        session: its compensation is shown.
         source: one that is not paced.
         path: .mp4 file.
         classes: the bundle's classes.
@@ -94,6 +95,7 @@ def compensation_video(
         raise InputError(f"without a delay there is nothing to compensate | got --delay {delay}, expected 1 or more")
     if source.paced:
         raise InputError(f"{source.name} is paced | a simulated delay takes a recording that waits for the network")
+    compensation = session.compensation
     if compensation.mark_invalid:
         raise InputError("marked pixels have no class to show | leave mark_invalid out")
     session.take_frames_of(source.size_hw)
@@ -108,7 +110,9 @@ def compensation_video(
             if progress is not None:
                 progress(written)
     late, moved = board.mious()
-    return ShowReport(Path(path), written, board.scored_frames, late, moved, dict(compensator.fallbacks))
+    return ShowReport(
+        Path(path), compensation.name, written, board.scored_frames, late, moved, dict(compensator.fallbacks)
+    )
 
 
 def _moments(

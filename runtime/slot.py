@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -27,9 +28,16 @@ class LatestSlot(Generic[T]):
         self.dropped = 0
         """Items that nobody took."""
 
-    def put(self, item: T, *, wait: bool = False) -> bool:
-        """Add an item: drop the oldest one when there is no room, or with `wait` until there is. False when stopped."""
+    def put(self, item: T, *, wait: bool = False, replaces: Callable[[T], bool] | None = None) -> bool:
+        """Add an item: drop the oldest one when there is no room, or with `wait` until there is. False when stopped.
+
+        `replaces` tells of the items held which ones this one makes needless: they leave, and count as dropped.
+        """
         with self._changed:
+            if replaces is not None:
+                kept = [held for held in self._items if not replaces(held)]
+                self.dropped += len(self._items) - len(kept)
+                self._items = deque(kept)
             while wait and len(self._items) >= self._capacity:
                 if self._stop.is_set():
                     return False
@@ -41,8 +49,11 @@ class LatestSlot(Generic[T]):
             self._changed.notify_all()
         return not self._stop.is_set()
 
-    def take(self) -> T | None:
-        """The oldest item held, waiting for one; None when the slot is closed and empty, or stopped."""
+    def take(self, note: Callable[[T], None] | None = None) -> T | None:
+        """The oldest item held, waiting for one; None when the slot is closed and empty, or stopped.
+
+        `note` is called with it before it leaves: whoever puts the next item does so after that.
+        """
         with self._changed:
             while not self._items:
                 if self._closed or self._stop.is_set():
@@ -51,6 +62,8 @@ class LatestSlot(Generic[T]):
             if self._stop.is_set():
                 return None
             item = self._items.popleft()
+            if note is not None:
+                note(item)
             self._changed.notify_all()
             return item
 

@@ -1,8 +1,9 @@
 """The loop's third stage: labels moved to the newest camera frame while the network computes the next ones."""
 
+import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
 RATES = ("network", "camera")
 INBOX = 16
-"""Frames and labels that wait for the stage. All that wait are taken at once, so that only a stall fills it."""
+"""Frames and labels that wait for the stage. Where frames come at their time there are never so many: a newer frame
+takes the place of one that nobody needs."""
 
 
 @dataclass(frozen=True)
 class Finished:
     """What the network's worker hands over."""
 
-    source_index: int
-    source_at_s: float
-    """When that frame was captured."""
+    frame: Frame
+    """The frame that the labels were computed from."""
     labels: np.ndarray
     """uint8 `(h, w)`, not changed by anyone from now on."""
     step_ms: float
@@ -52,9 +53,8 @@ class Moved:
 class CompensationSummary:
     """What compensation did during a loop. Percentiles over the last 65,536 results."""
 
-    mode: str
-    flow: str
-    divisor: int
+    name: str
+    """`Compensation.name`."""
     rate: str
     warp_ms: dict[str, float]
     """p50, p90, p99 and max of what one result took, from the frame or the labels that made the stage start, in ms.
@@ -63,6 +63,9 @@ class CompensationSummary:
     """The same of the age of the frame that the labels were computed from, when they were published, in ms."""
     moved_px: float
     """Mean movement over the results, in pixels."""
+    invalid_share: float | None
+    """Mean share of pixels that were hidden in the frame that the labels come from, over the results that were checked;
+    None where none was."""
     fallbacks: dict[str, int]
     """Reason -> how often labels had to stay as they were."""
 
@@ -75,17 +78,16 @@ class WarpStage:
     """Takes frames and finished labels, in the order in which they come, and publishes moved labels.
 
     Args:
-        compensation: how labels are moved.
+        compensation: how labels are moved; one that moves them.
         rate: `network`: a result per finished step. `camera`: a result per captured frame, and another one when newer
             labels are finished before the next frame.
         period_s: time between two frames of the source. Modes that extrapolate move labels this far beyond the newest
             frame: to the next frame, which is the first one that can be there when they are read.
+        lead_s: how far ahead of their frame the network's labels are, as a network trained to anticipate gives them.
         paced: whether frames come at their time. Then what is late is skipped: the newest frame alone gives a result.
         ignore_value: for pixels that are marked invalid.
+        check_consistency: tell the share of invalid pixels (`edgeseg.runtime.compensation.Compensator`).
         stop: ends every wait.
-
-    Raises:
-        InputError: an unknown rate.
     """
 
     def __init__(
@@ -94,37 +96,51 @@ class WarpStage:
         *,
         rate: str,
         period_s: float,
+        lead_s: float = 0.0,
         paced: bool,
         ignore_value: int,
+        check_consistency: bool = False,
         stop: threading.Event,
     ) -> None:
         # Loops without compensation do without the optical flow's module.
         from edgeseg.runtime.compensation import Compensator
 
-        check_rate(rate)
         self._compensation, self._rate = compensation, rate
-        self._compensator = Compensator(compensation, ignore_value=ignore_value)
+        self._compensator = Compensator(compensation, ignore_value=ignore_value, check_consistency=check_consistency)
         self._paced = paced
+        self._period_s = period_s
         self._ahead_s = period_s if "extrapolate" in compensation.mode else 0.0
+        self._lead_s = lead_s
         self._inbox: LatestSlot[Frame | Finished] = LatestSlot(stop, capacity=INBOX)
-        self._in_work: int | None = None
+        self._noted: set[int] = set()
+        self._noted_lock = threading.Lock()
         self._newest: Frame | None = None
+        self._came_with_labels: int | None = None
         self._source: Finished | None = None
         self._published = 0
         self._moved_px_sum = 0.0
+        self._checked, self._invalid_share_sum = 0, 0.0
         self._warp_ms, self._source_age_ms = SampleWindow(), SampleWindow()
+
+    def note_source(self, frame: Frame) -> None:
+        """The network takes `frame`: it is kept until its labels have come, however late the stage is.
+
+        To be called before the next frame is put, which would take its place.
+        """
+        with self._noted_lock:
+            self._noted.add(frame.index)
 
     def put_frame(self, frame: Frame) -> bool:
         """Hand over a captured frame; False when stopped."""
-        return self._inbox.put(frame, wait=not self._paced)
-
-    def take_note(self, index: int) -> None:
-        """The network starts on frame `index`: the stage must know this frame, however late it is."""
-        self._in_work = index
+        if not self._paced:
+            return self._inbox.put(frame, wait=True)
+        return self._inbox.put(frame, replaces=self._is_needless)
 
     def put_labels(self, finished: Finished) -> bool:
         """Hand over a finished step; False when stopped."""
-        return self._inbox.put(finished, wait=not self._paced)
+        if not self._paced:
+            return self._inbox.put(finished, wait=True)
+        return self._inbox.put(finished, replaces=lambda held: isinstance(held, Finished))
 
     def close(self) -> None:
         """Nothing more will come."""
@@ -135,7 +151,7 @@ class WarpStage:
         while batch := self._take():
             begin = time.perf_counter()
             due = False
-            for item in self._needed(batch):
+            for item in batch:
                 due |= self._add(item)
             if due and (result := self._moved(begin)) is not None:
                 self._count(result, publish(result))
@@ -143,13 +159,12 @@ class WarpStage:
     def summary(self) -> CompensationSummary:
         """What the stage has done so far."""
         return CompensationSummary(
-            mode=self._compensation.mode,
-            flow=self._compensation.flow,
-            divisor=self._compensation.divisor,
+            name=self._compensation.name,
             rate=self._rate,
             warp_ms=self._warp_ms.percentiles(),
             source_age_ms=self._source_age_ms.percentiles(),
             moved_px=round(self._moved_px_sum / max(1, self._published), 3),
+            invalid_share=self._invalid_share_sum / self._checked if self._checked else None,
             fallbacks=dict(self._compensator.fallbacks),
         )
 
@@ -159,48 +174,72 @@ class WarpStage:
         item = self._inbox.take()
         return [] if item is None else [item]
 
-    def _needed(self, batch: list[Frame | Finished]) -> Iterator[Frame | Finished]:
-        """All labels; of the frames the newest one, and those that labels come from or will come from."""
-        sources = {item.source_index for item in batch if isinstance(item, Finished)} | {self._in_work}
-        newest = max((item.index for item in batch if isinstance(item, Frame)), default=None)
-        for item in batch:
-            if isinstance(item, Finished) or item.index == newest or item.index in sources:
-                yield item
+    def _is_needless(self, held: "Frame | Finished") -> bool:
+        """Whether an item that waits can go when a newer frame comes: a frame that labels will not come from."""
+        with self._noted_lock:
+            return isinstance(held, Frame) and held.index not in self._noted
 
     def _add(self, item: Frame | Finished) -> bool:
         """Take an item in; whether a result is due."""
         if isinstance(item, Frame):
-            self._compensator.add_frame(item.index, item.rgb, item.captured_at_s)
-            self._newest = item
+            if item.index == self._came_with_labels:
+                self._came_with_labels = None
+                return False
+            self._add_frame(item)
             return self._rate == "camera"
-        self._compensator.add_labels(item.labels, item.source_index)
+        frame = item.frame
+        if self._newest is None or frame.index > self._newest.index:
+            # A fast network is ready before capture has handed the frame over here.
+            self._add_frame(frame)
+            self._came_with_labels = frame.index
+        shown_s = self._moment_s(frame) + self._lead_s if self._lead_s else None
+        self._compensator.add_labels(item.labels, frame.index, shown_s)
         self._source = item
+        with self._noted_lock:
+            self._noted = {index for index in self._noted if index > frame.index}
         return True
+
+    def _add_frame(self, frame: Frame) -> None:
+        self._compensator.add_frame(frame.index, frame.rgb, self._moment_s(frame))
+        self._newest = frame
+
+    def _moment_s(self, frame: Frame) -> float:
+        """When a frame shows the scene. Frames that wait until they are taken are those of a recording at its rate,
+        however fast they come."""
+        return frame.captured_at_s if self._paced else frame.index * self._period_s
 
     def _moved(self, begin: float) -> Moved | None:
         frame, source = self._newest, self._source
         if frame is None or source is None:
             return None
-        to_s = frame.captured_at_s + self._ahead_s
-        moved = self._compensator.labels_at(to_s)
+        moved = self._compensator.labels_at(self._moment_s(frame) + self._ahead_s)
         if moved is None:
             return None
-        stands_for_s = source.source_at_s if moved.fallback or self._compensation.mode == "none" else to_s
+        unmoved = moved.fallback is not None
+        stands_for_s = source.frame.captured_at_s + self._lead_s if unmoved else frame.captured_at_s + self._ahead_s
         warp_ms = 1e3 * (time.perf_counter() - begin)
         return Moved(frame, moved, source, stands_for_s, warp_ms)
 
     def _count(self, result: Moved, published_at_s: float) -> None:
         self._published += 1
         self._moved_px_sum += result.moved.moved_px
+        if not math.isnan(result.moved.invalid_share):
+            self._checked += 1
+            self._invalid_share_sum += result.moved.invalid_share
         self._warp_ms.add(result.warp_ms)
-        self._source_age_ms.add(1e3 * (published_at_s - result.source.source_at_s))
+        self._source_age_ms.add(1e3 * (published_at_s - result.source.frame.captured_at_s))
 
 
-def check_rate(rate: str) -> None:
-    """Refuse an unknown rate.
+def chosen_rate(rate: str | None, compensation: "Compensation", *, check_consistency: bool) -> str:
+    """The rate of results: the one given, else the camera's where labels are moved and the network's elsewhere.
 
     Raises:
-        InputError: the message lists the known ones.
+        InputError: an unknown rate, or one that only moved labels have.
     """
-    if rate not in RATES:
+    chosen = rate or ("camera" if compensation.moves else "network")
+    if chosen not in RATES:
         raise InputError(f"unknown rate {rate!r} | known: {', '.join(RATES)}")
+    if not compensation.moves and (chosen == "camera" or check_consistency):
+        what = "labels at the camera's rate" if chosen == "camera" else "labels with a share of invalid pixels"
+        raise InputError(f"{what} are moved labels | give a compensation, or leave that out")
+    return chosen

@@ -3,21 +3,14 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from edgeseg.errors import InputError
 
-if TYPE_CHECKING:
-    from edgeseg.config import Compensation
-
 FRAME_RATE = click.FloatRange(min=0, min_open=True)
 """Frames per second."""
-COMPENSATION_MODES = ("none", "extrapolate", "late-warp", "late-warp+extrapolate")
-"""`edgeseg.runtime.compensation.MODES`, which help texts must not import."""
 
 
 def check_different_files(**paths: str | None) -> None:
@@ -34,26 +27,6 @@ def check_different_files(**paths: str | None) -> None:
         if place in seen:
             raise InputError(f"{seen[place]} and {option} are the same file, {path} | give two names")
         seen[place] = option
-
-
-def compensation_of(mode: str | None, flow: str | None, divisor: int | None) -> "Compensation | None":
-    """The motion compensation of --compensation, --flow and --flow-divisor; None without a mode.
-
-    Raises:
-        InputError: an unknown mode, flow or divisor, or a flow without a mode.
-    """
-    if mode is None:
-        if flow is not None or divisor is not None:
-            raise InputError("--flow and --flow-divisor belong to a compensation | add --compensation MODE")
-        return None
-    from edgeseg.config import Compensation
-
-    chosen = Compensation(mode=mode)
-    return replace(
-        chosen,
-        flow=chosen.flow if flow is None else flow,
-        divisor=chosen.divisor if divisor is None else divisor,
-    )
 
 
 def parse_size_hw(text: str) -> tuple[int, int]:

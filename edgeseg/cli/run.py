@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from edgeseg.cli.options import COMPENSATION_MODES, FRAME_RATE
+from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
     from edgeseg.runtime.pick import Pick
@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
 @click.option("--split", help="Split of a data set.  [default: val]")
 @click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
-@click.option("--compensation", type=click.Choice(COMPENSATION_MODES), metavar="MODE",
-              help=f"Move labels along the flow to the newest frame: {', '.join(COMPENSATION_MODES)}.")  # fmt: skip
-@click.option("--flow", metavar="NAME", help="Optical flow of the compensation.  [default: dis-ultrafast]")
-@click.option(
-    "--flow-divisor",
-    type=click.IntRange(1),
-    help="The flow's size is the frame's over this.  [default: 2]",
-)
-@click.option("--rate", type=click.Choice(["network", "camera"]), default="network", show_default=True,
-              help="Results per step of the network, or with --compensation per camera frame.")  # fmt: skip
+@click.option("--compensation", metavar="NAME",
+              help="How labels are moved along the flow to the newest frame: none, extrapolate, late-warp, "
+              "late-warp+extrapolate, or a full name such as late-warp+extrapolate_dis-ultrafast_d2.  "
+              "[default: the one picked; none with --configuration]")  # fmt: skip
+@click.option("--rate", type=click.Choice(["network", "camera"]),
+              help="Results per step of the network, or of moved labels per camera frame.  "
+              "[default: camera where labels are moved]")  # fmt: skip
+@click.option("--mark-invalid", is_flag=True,
+              help="Pixels that were hidden in the labels' frame get the ignored value.")  # fmt: skip
+@click.option("--check-consistency", is_flag=True,
+              help="Tell the share of such pixels; they keep the label at their place. "
+              "Doubles the flow's time.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
 @click.option("--save", metavar="FILE.mp4", help="Write a video with the labels over the frames.")
@@ -51,9 +53,9 @@ def command(
     split: str | None,
     no_pace: bool,
     compensation: str | None,
-    flow: str | None,
-    flow_divisor: int | None,
-    rate: str,
+    rate: str | None,
+    mark_invalid: bool,
+    check_consistency: bool,
     frames: int | None,
     seconds: float | None,
     save: str | None,
@@ -64,15 +66,16 @@ def command(
 
     Ctrl-C ends the loop and keeps what it made: the video is finished and the summary printed.
 
-    With --compensation the labels are moved to the newest frame, along the motion in the image since the frame that
-    they were computed from; --rate camera does so at every camera frame, however slow the network is.
-
     Without --configuration it picks by the device profile for the source's frame rate, and measures when there is none.
+
+    With a compensation, picked or named, the labels are moved to the newest frame, along the motion in the image since
+    the frame that they were computed from, and come at every camera frame, however slow the network is.
     """
     import json
+    from dataclasses import replace
 
     from edgeseg.bundle import Bundle
-    from edgeseg.cli.options import check_different_files, compensation_of, measuring_bar
+    from edgeseg.cli.options import check_different_files, measuring_bar
     from edgeseg.errors import InputError
     from edgeseg.runtime.run import run_loop
     from edgeseg.runtime.session import load
@@ -84,9 +87,6 @@ def command(
     if as_json and json_lines == "-":
         raise InputError("--json and --json-lines - both write to standard output | give --json-lines a file")
     check_different_files(source=source, save=save, json_lines=json_lines)
-    moving = compensation_of(compensation, flow, flow_divisor)
-    if rate == "camera" and moving is None:
-        raise InputError("--rate camera moves labels to each frame | name how: --compensation MODE")
     opened = Bundle.open(bundle_path(bundle))
     camera = open_source(source, fps=fps, paced=not no_pace, split=split)
     try:
@@ -99,9 +99,12 @@ def command(
                 profile=profile,
                 threads=threads,
                 frame_size_hw=camera.size_hw,
+                compensation=compensation,
                 progress=measuring,
             )
         with session, _text_file(json_lines) as lines, _live_line() as progress:
+            if mark_invalid and not session.compensation.moves:
+                raise InputError("--mark-invalid marks pixels of moved labels | name how: --compensation MODE")
             report = run_loop(
                 session,
                 camera,
@@ -111,8 +114,9 @@ def command(
                 save=save,
                 json_lines=lines,
                 progress=progress,
-                compensation=moving,
+                compensation=replace(session.compensation, mark_invalid=mark_invalid),
                 rate=rate,
+                check_consistency=check_consistency,
             )
     finally:
         camera.close()
@@ -130,7 +134,7 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
     def figures(values: dict[str, float]) -> str:
         return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or "none"
 
-    picked = f", picked: expected LAmIoU {pick.row.expected_lamiou:.3f} at {pick.fps:g} frames/s" if pick else ""
+    picked = f", picked: predicted sLAmIoU {pick.row.streaming_lamiou:.3f} at {pick.fps:g} frames/s" if pick else ""
     lines = [
         f"configuration  {summary.configuration}{picked}",
         f"source         {summary.source}, {summary.source_fps:g} frames/s",
@@ -140,24 +144,26 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
         f"dropped        {summary.frames_dropped} frames while busy, {summary.frames_missed} missed by the source, "
         f"{summary.results_dropped} results not taken",
     ]
-    if (moved := summary.compensation) is not None:
+    moved = summary.compensation
+    if moved is None:
+        lines.append("compensation   none")
+    else:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(moved.fallbacks.items())) or "none"
+        invalid = "" if moved.invalid_share is None else f", {moved.invalid_share:.1%} of the pixels invalid"
         lines += [
-            f"compensation   {moved.mode}, {moved.flow}, size / {moved.divisor}, at the {moved.rate}'s rate; "
-            f"moved by {moved.moved_px:.1f} px in the mean",
+            f"compensation   {moved.name}, at the {moved.rate}'s rate; "
+            f"moved by {moved.moved_px:.1f} px in the mean{invalid}",
             f"warp           {figures(moved.warp_ms)} ms",
             f"source age     {figures(moved.source_age_ms)} ms: of the frame that the labels were computed from",
             f"not moved      {reasons}",
         ]
     if report.slamiou is not None:
-        after = (
-            f", {report.slamiou_after_first:.3f} from the first labels on"
-            if report.slamiou_after_first is not None
-            else ""
-        )
-        lines.append(
-            f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels{after}"
-        )
+        line = f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels"
+        if report.slamiou_after_first is not None:
+            line += f", {report.slamiou_after_first:.3f} from the first labels on"
+        if report.predicted_slamiou is not None:
+            line += f", predicted {report.predicted_slamiou:.3f}"
+        lines.append(line)
     if report.video is not None:
         lines.append(f"video          {report.video}")
     click.echo("\n".join(lines), err=to_stderr)

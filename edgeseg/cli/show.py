@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgeseg.cli.options import COMPENSATION_MODES, FRAME_RATE
+from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 @click.argument("bundle")
 @click.option("--source", metavar="SRC", required=True,
               help="Video file, folder of images, data set, or street[:HxW][@FPS].")  # fmt: skip
-@click.option("--compensation", type=click.Choice(COMPENSATION_MODES), metavar="MODE", default=COMPENSATION_MODES[-1],
-              show_default=True, help=f"How labels are moved: {', '.join(COMPENSATION_MODES)}.")  # fmt: skip
-@click.option("--flow", metavar="NAME", help="Optical flow of the compensation.  [default: dis-ultrafast]")
-@click.option("--flow-divisor", type=click.IntRange(1), help="The flow's size is the frame's over this.  [default: 2]")
+@click.option("--compensation", metavar="NAME", default="late-warp+extrapolate", show_default=True,
+              help="How labels are moved: none, extrapolate, late-warp, late-warp+extrapolate, or a full name such as "
+              "late-warp+extrapolate_dis-medium_d1.")  # fmt: skip
 @click.option("--delay", type=click.IntRange(1, 60), default=3, show_default=True,
               help="Frames that the labels are late.")  # fmt: skip
 @click.option("--configuration", metavar="NAME", help="Configuration to run.  [default: the most accurate one]")
@@ -33,8 +32,6 @@ def command(
     bundle: str,
     source: str,
     compensation: str,
-    flow: str | None,
-    flow_divisor: int | None,
     delay: int,
     configuration: str | None,
     fps: float | None,
@@ -53,7 +50,7 @@ def command(
     import json
 
     from edgeseg.bundle import Bundle
-    from edgeseg.cli.options import check_different_files, compensation_of
+    from edgeseg.cli.options import check_different_files
     from edgeseg.errors import InputError
     from edgeseg.runtime.session import load
     from edgeseg.runtime.show import compensation_video
@@ -63,24 +60,23 @@ def command(
     if source.isdecimal() or "://" in source:
         raise InputError(f"camera {source} cannot be played again the same | record it, and give the recording")
     check_different_files(source=source, out=out)
-    moving = compensation_of(compensation, flow, flow_divisor)
-    assert moving is not None
     opened = Bundle.open(bundle_path(bundle))
     name = configuration or _most_accurate(opened)
     recording = open_source(source, fps=fps, paced=False, split=split)
     try:
         with load(
-            opened, configuration=name, device=device, threads=threads, frame_size_hw=recording.size_hw
+            opened,
+            configuration=name,
+            device=device,
+            threads=threads,
+            frame_size_hw=recording.size_hw,
+            compensation=compensation,
         ) as session:
-            report = compensation_video(
-                session, recording, out, classes=opened.classes, compensation=moving, delay=delay, frames=frames
-            )
+            report = compensation_video(session, recording, out, classes=opened.classes, delay=delay, frames=frames)
     finally:
         recording.close()
     if as_json:
-        click.echo(
-            json.dumps({"configuration": name, "delay": delay, **moving.as_dict(), **report.as_dict()}, indent=1)
-        )
+        click.echo(json.dumps({"configuration": name, "delay": delay, **report.as_dict()}, indent=1))
     else:
         _print(report, name, delay)
 
@@ -92,6 +88,7 @@ def _most_accurate(bundle: "Bundle") -> str:
 
 def _print(report: "ShowReport", name: str, delay: int) -> None:
     click.echo(f"configuration  {name}, labels {delay} frame{'s' if delay > 1 else ''} late")
+    click.echo(f"compensation   {report.compensation}")
     if report.miou_late is not None:
         click.echo(
             f"mIoU           {report.miou_late:.3f} as they come, {report.miou_moved:.3f} moved to the present, over "

@@ -35,6 +35,7 @@ from onnx import TensorProto, helper
 import edgeseg.bundle
 from edgeseg.cli import main
 from edgeseg.device_profile import DeviceProfile
+from support.small_disk import small_disk
 
 torch = pytest.importorskip("torch", reason="training and export need torch")
 torch.set_num_threads(1)
@@ -229,19 +230,15 @@ def test_labels_out_of_range_end_the_run_with_their_file_when_they_are_scored(pl
 @pytest.fixture(scope="module")
 def full_disk(tmp_path_factory) -> Iterator[Callable[[int], Path]]:
     """free bytes -> an otherwise full file system of 4 MB with so many of them."""
-    root = tmp_path_factory.mktemp("disk")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(root)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.decode().strip()}")
+    with small_disk(tmp_path_factory.mktemp("disk"), 4 << 20) as root:
 
-    def fill(free: int) -> Path:
-        for path in root.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (root / "fill").write_bytes(b"x" * ((4 << 20) - free))
-        return root
+        def fill(free: int) -> Path:
+            for path in root.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (root / "fill").write_bytes(b"x" * ((4 << 20) - free))
+            return root
 
-    yield fill
-    subprocess.run(["umount", str(root)], check=True)
+        yield fill
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from click.testing import CliRunner
 
 from edgeseg.cli import main
 
+PLAIN = ("--source", "street", "--configuration", "plain_32x48")
+
 
 @pytest.fixture
 def images(tmp_path):
@@ -52,23 +54,32 @@ def test_run_measures_and_picks_when_there_is_no_profile(bundle, images, tmp_pat
 def test_run_says_what_the_pick_promised_and_that_it_had_to_measure(bundle, images, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(bundle.root, "--source", images, "--fps", 30, "--frames", 1)
-    assert ", picked: expected LAmIoU 0." in result.stdout
+    assert ", picked: predicted sLAmIoU 0." in result.stdout
     assert "at 30 frames/s" in result.stdout
 
 
 def test_run_tells_what_compensation_did(bundle, images, tmp_path):
     arguments = (
         bundle.root, "--source", images, "--fps", 30, "--configuration", "plain_32x48",
-        "--compensation", "late-warp", "--flow-divisor", 1, "--rate", "camera",
+        "--compensation", "late-warp_dis-ultrafast_d1", "--check-consistency",
     )  # fmt: skip
     result = run(*arguments, "--json-lines", tmp_path / "lines.jsonl")
     assert result.exit_code == 0, result.output
-    assert "compensation   late-warp, dis-ultrafast, size / 1, at the camera's rate" in result.stdout
+    assert "compensation   late-warp_dis-ultrafast_d1, at the camera's rate" in result.stdout
     assert "warp           p50" in result.stdout
     rows = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     assert all(row["source_index"] <= row["frame_index"] for row in rows)
     summary = json.loads(run(*arguments, "--json").stdout)
-    assert summary["compensation"]["divisor"] == 1
+    assert summary["compensation"]["name"] == "late-warp_dis-ultrafast_d1"
+
+
+def test_run_marks_invalid_pixels_when_told_to(bundle, images):
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--configuration", "plain_32x48", "--json",
+        "--compensation", "late-warp", "--mark-invalid", "--rate", "network",
+    )  # fmt: skip
+    summary = json.loads(result.stdout)["compensation"]
+    assert (summary["name"], summary["rate"]) == ("late-warp_dis-ultrafast_d2_marked", "network")
 
 
 def test_run_stops_after_the_frames_asked_for(bundle, images):
@@ -87,15 +98,12 @@ def test_run_stops_after_the_frames_asked_for(bundle, images):
         (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
         (["--source", "street", "--configuration", "plain_32x48", "--json", "--json-lines", "-"], "both write"),
         (["--source", "street", "--profile", "missing.json"], "no device profile"),
-        (["--source", "street", "--configuration", "plain_32x48", "--rate", "camera"], "name how: --compensation"),
-        (
-            ["--source", "street", "--configuration", "plain_32x48", "--flow", "dis-ultrafast"],
-            "belong to a compensation",
-        ),
-        (
-            ["--source", "street", "--configuration", "plain_32x48", "--compensation", "late-warp", "--flow", "best"],
-            "unknown flow 'best'",
-        ),
+        ([*PLAIN, "--rate", "camera"], "labels at the camera's rate are moved labels"),
+        ([*PLAIN, "--check-consistency"], "share of invalid pixels are moved labels"),
+        ([*PLAIN, "--mark-invalid"], "name how: --compensation"),
+        ([*PLAIN, "--compensation", "forwards"], "unknown compensation 'forwards'"),
+        ([*PLAIN, "--compensation", "late-warp_best_d2"], "unknown compensation 'late-warp_best_d2'"),
+        ([*PLAIN, "--compensation", "all"], "moves labels in one way"),
     ],
 )
 def test_run_exits_with_2_when_an_option_is_wrong(bundle, arguments, words):

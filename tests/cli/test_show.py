@@ -54,6 +54,7 @@ def test_moved_labels_score_better_than_late_ones_when_the_scene_pans(panned_bun
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert (report["frames"], report["scored_frames"]) == (20, 17)
+    assert report["compensation"] == "late-warp+extrapolate_dis-ultrafast_d2"
     assert report["miou_moved"] > report["miou_late"] + 0.1
 
 
@@ -103,7 +104,7 @@ def test_the_video_is_made_when_the_source_has_no_labels(panned_bundle, panned, 
     [
         (["--source", "0"], "cannot be played again"),
         (["--source", "street", "--out", "v.avi"], "videos are written as .mp4"),
-        (["--source", "street", "--flow", "best"], "unknown flow 'best'"),
+        (["--source", "street", "--compensation", "late-warp_best_d2"], "unknown compensation 'late-warp_best_d2'"),
         (["--source", "street", "--delay", "0"], "Invalid value for '--delay'"),
         (["--source", "nothing.mp4"], "no video file"),
         (["--source", "street", "--configuration", "big"], "has no configuration 'big'"),

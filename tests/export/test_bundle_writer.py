@@ -1,7 +1,4 @@
 import errno
-import os
-import shutil
-import subprocess
 from dataclasses import replace
 from io import BytesIO
 
@@ -16,6 +13,7 @@ from edgeseg.export.parity import ParityVideo
 from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.sweep import Grid, plan_grid
 from edgeseg.runtime.session import Session
+from support.small_disk import small_disk
 
 
 def export(source, out, data, *, options=None, **grid):
@@ -99,19 +97,12 @@ def test_add_keeps_the_configurations_that_are_there(make_source, tmp_path, vide
 
 
 def test_nothing_is_left_when_the_disk_is_full(make_source, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or mount is None:
-        pytest.skip("a small disk can only be mounted by root")
-    if subprocess.run([mount, "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)], capture_output=True).returncode:
-        pytest.skip("this machine does not let a small disk be mounted")
-    try:
+    root = tmp_path / "disk"
+    root.mkdir()
+    with small_disk(root, 8 << 10) as disk:
         with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
             export(make_source(), disk / "a.edgeseg", None)
         assert list(disk.iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_nothing_is_left_when_writing_the_weights_fails(make_source, tmp_path, monkeypatch):

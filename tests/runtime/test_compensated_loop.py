@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from edgeseg.config import Compensation
+from edgeseg.config import UNCOMPENSATED, Compensation, Configuration
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError
 from edgeseg.metrics.streaming import Publication
@@ -15,6 +15,8 @@ from edgeseg.runtime.session import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
 from edgeseg.runtime.warp_stage import Finished, WarpStage
+from support.sessions import HeldSession
+from support.waiting import threads_of_loops, until
 
 SIZE_HW = (96, 128)
 PAN_PX = 3
@@ -64,29 +66,7 @@ class ScriptedSource(Source):
         if not self.indices:
             return None
         index = self.indices.pop(0)
-        return Frame(index, index * PERIOD_S, view(index))
-
-
-class HeldSession:
-    """A session whose steps wait until the test lets them, around a real one."""
-
-    classes = None
-
-    def __init__(self, session) -> None:
-        self._session = session
-        self.configuration = session.configuration
-        self.entered, self.allowed = threading.Semaphore(0), threading.Semaphore(0)
-
-    def step(self, frame: np.ndarray) -> np.ndarray:
-        self.entered.release()
-        assert self.allowed.acquire(timeout=10)
-        return self._session.step(frame)
-
-    def reset(self) -> None:
-        self._session.reset()
-
-    def take_frames_of(self, size_hw) -> None:
-        self._session.take_frames_of(size_hw)
+        return frame(index)
 
 
 class Panned(Video):
@@ -105,20 +85,15 @@ class Panned(Video):
 @pytest.fixture(scope="module")
 def panned_bundle(tmp_path_factory, graphs):
     root = tmp_path_factory.mktemp("bundles") / "panned.edgeseg"
-    return graphs.write_bundle(root, [graphs.stateless("plain", SIZE_HW, graphs.brightest_channel(SIZE_HW))])
+    entries = [graphs.stateless(name, SIZE_HW, graphs.brightest_channel(SIZE_HW)) for name in ("plain", "ahead")]
+    entries[1].knobs = Configuration("ahead", SIZE_HW, target_offset=2)
+    return graphs.write_bundle(root, entries)
 
 
 @pytest.fixture
 def session(panned_bundle):
     with load(panned_bundle, configuration="plain_96x128", threads=1) as session:
         yield session
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def late_result(session, mode: str):
@@ -152,9 +127,23 @@ def test_labels_stand_for_the_next_frame_when_they_are_extrapolated(session):
 
 
 def test_labels_are_as_the_network_gave_them_when_the_mode_is_none(session):
-    result, _ = late_result(session, "none")
+    held, source = HeldSession(session, Compensation()), ScriptedSource(1)
+    held.allowed.release()
+    source.allowed.release(2)
+    with Loop(held, source, compensation=UNCOMPENSATED) as loop:
+        result = next(iter(loop))
     np.testing.assert_array_equal(result.labels, truth(0))
     assert (result.stands_for, result.moved_px, result.fallback) == (0.0, 0.0, None)
+    assert loop.summary.compensation is None
+
+
+def test_the_sessions_compensation_moves_at_the_cameras_rate_unless_told_otherwise(session):
+    loop = Loop(HeldSession(session, Compensation("late-warp")), ScriptedSource(1))
+    assert (loop.compensation, loop.rate) == (Compensation("late-warp"), "camera")
+    assert (Loop(session, ScriptedSource(1)).compensation, Loop(session, ScriptedSource(1)).rate) == (
+        UNCOMPENSATED,
+        "network",
+    )
 
 
 def test_the_reason_is_told_and_counted_when_labels_cannot_be_moved(session):
@@ -196,19 +185,24 @@ def test_the_frame_of_a_moved_result_cannot_be_drawn_on(session):
 def test_the_summary_tells_the_warps_latency_by_itself(session):
     _, summary = late_result(session, "late-warp")
     values = json.loads(json.dumps(summary.as_dict()))["compensation"]
-    assert values["mode"] == "late-warp"
+    assert values["name"] == "late-warp_dis-ultrafast_d2"
+    assert values["invalid_share"] is None
     assert set(values["warp_ms"]) == {"p50", "p90", "p99", "max"}
 
 
 def test_every_frame_is_moved_in_order_when_the_source_is_not_paced(session):
     source = VideoSource(Panned(), paced=False)
-    with Loop(session, source, compensation=Compensation()) as loop:
-        assert [result.source_index for result in loop] == list(range(60))
+    with Loop(session, source, compensation=Compensation(), rate="network") as loop:
+        results = list(loop)
+    assert [result.source_index for result in results] == list(range(60))
+    # However fast the frames come, the motion is that of the recording.
+    assert loop.summary.compensation.fallbacks.keys() <= {"no motion known"}
+    assert min(right(result.labels, result.frame_index + 1) for result in results[1:]) > 0.97
 
 
 def test_the_log_holds_the_frames_that_labels_come_from(session):
     source = VideoSource(Panned(), paced=False)
-    with Loop(session, source, compensation=Compensation(), keep_log=True) as loop:
+    with Loop(session, source, compensation=Compensation(), rate="network", keep_log=True) as loop:
         loop.wait()
     assert [entry.frame_index for entry in loop.log] == list(range(60))
     assert isinstance(loop.log[0], Publication)
@@ -216,13 +210,15 @@ def test_the_log_holds_the_frames_that_labels_come_from(session):
 
 def test_the_failure_is_raised_and_all_stop_when_the_warp_fails(session):
     source = ScriptedSource(0, indices=[5, 5])
-    source.allowed.release(2)
     with (
         pytest.raises(InputError, match="frames come in order"),
         Loop(session, source, compensation=Compensation()) as loop,
     ):
+        source.allowed.release()
+        until(lambda: loop.summary.results == 1)
+        source.allowed.release()
         loop.wait()
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("edgeseg-")] == []
+    assert threads_of_loops() == []
 
 
 def test_the_loop_stops_soon_when_nothing_comes(session):
@@ -230,7 +226,7 @@ def test_the_loop_stops_soon_when_nothing_comes(session):
     with Loop(session, source, compensation=Compensation(), rate="camera"):
         begin = time.monotonic()
     assert time.monotonic() - begin < 2.0
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("edgeseg-")] == []
+    assert threads_of_loops() == []
 
 
 def test_stop_may_be_called_from_the_callback(session):
@@ -256,18 +252,18 @@ class SlowSession(HeldSession):
 
 @pytest.mark.parametrize("rate", ["network", "camera"])
 def test_what_a_reader_sees_is_better_when_labels_are_moved(session, graphs, rate):
-    def score(compensation: Compensation | None) -> float:
+    def score(compensation: Compensation) -> float:
         report = run_loop(
             SlowSession(session),
             VideoSource(Panned(), graphs.classes),
             classes=graphs.classes,
             compensation=compensation,
-            rate=rate if compensation else "network",
+            rate=rate if compensation.moves else "network",
             seconds=1.5,
         )
         return report.slamiou_after_first
 
-    assert score(Compensation()) > score(None) + 0.05
+    assert score(Compensation()) > score(UNCOMPENSATED) + 0.05
 
 
 def test_the_video_has_every_camera_frame_once_at_the_cameras_rate(session, graphs, tmp_path):
@@ -288,20 +284,80 @@ def test_the_video_has_every_camera_frame_once_at_the_cameras_rate(session, grap
     assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == shown[-1] - shown[0] + 1
 
 
-def test_the_newest_frame_alone_gives_a_result_when_the_stage_is_behind():
-    stage = WarpStage(
-        Compensation("late-warp"), rate="camera", period_s=PERIOD_S, paced=True, ignore_value=255,
-        stop=threading.Event(),
+def warp_stage(rate: str = "camera", **options) -> WarpStage:
+    return WarpStage(
+        Compensation("late-warp"), rate=rate, period_s=PERIOD_S, paced=True, ignore_value=255,
+        stop=threading.Event(), **options,
     )  # fmt: skip
-    for index in range(4):
-        stage.put_frame(Frame(index, index * PERIOD_S, view(index)))
-    stage.put_labels(Finished(0, 0.0, truth(0), 1.0))
+
+
+def frame(index: int) -> Frame:
+    return Frame(index, index * PERIOD_S, view(index))
+
+
+def put_frame(stage: WarpStage, index: int, *, taken: bool = False) -> None:
+    if taken:
+        stage.note_source(frame(index))
+    stage.put_frame(frame(index))
+
+
+def published(stage: WarpStage) -> list:
+    """What the stage publishes of what waits, half a second after the source's start."""
     stage.close()
     seen = []
     stage.run(lambda result: seen.append(result) or 0.5)
-    assert [(result.source.source_index, result.frame.index) for result in seen] == [(0, 3)]
+    return seen
+
+
+def test_the_newest_frame_alone_gives_a_result_when_the_stage_is_behind():
+    stage = warp_stage()
+    for index in range(4):
+        put_frame(stage, index, taken=index == 0)
+    stage.put_labels(Finished(frame(0), truth(0), 1.0))
+    seen = published(stage)
+    assert [(result.source.frame.index, result.frame.index) for result in seen] == [(0, 3)]
     assert right(seen[0].moved.labels, 3) > 0.97
     assert stage.summary().source_age_ms["p50"] == 500.0
+
+
+def test_the_frames_that_labels_come_from_are_kept_however_long_the_stage_was_stalled():
+    stage = warp_stage()
+    for index in range(60):
+        put_frame(stage, index, taken=index in (1, 58))
+        if index == 30:
+            stage.put_labels(Finished(frame(1), truth(1), 1.0))
+    stage.put_labels(Finished(frame(58), truth(58), 1.0))
+    (result,) = published(stage)
+    assert (result.source.frame.index, result.frame.index, result.moved.fallback) == (58, 59, None)
+
+
+def test_labels_are_moved_when_they_are_ready_before_their_frame_was_handed_over():
+    stage = warp_stage()
+    put_frame(stage, 0)
+    stage.put_labels(Finished(frame(1), truth(1), 1.0))
+    put_frame(stage, 1)
+    put_frame(stage, 2)
+    (result,) = published(stage)
+    assert (result.source.frame.index, result.frame.index, result.moved.fallback) == (1, 2, None)
+
+
+def test_labels_of_a_network_that_anticipates_stand_for_a_later_time_until_they_are_moved():
+    stage = warp_stage(lead_s=2 * PERIOD_S)
+    put_frame(stage, 0, taken=True)
+    stage.put_labels(Finished(frame(0), truth(2), 1.0))
+    (result,) = published(stage)
+    assert result.moved.fallback is not None
+    assert result.stands_for_s == 2 * PERIOD_S
+
+
+def test_labels_of_a_network_that_anticipates_are_moved_by_the_rest_of_the_way():
+    stage = warp_stage(lead_s=2 * PERIOD_S)
+    put_frame(stage, 0, taken=True)
+    put_frame(stage, 2)
+    stage.put_labels(Finished(frame(0), truth(2), 1.0))
+    (result,) = published(stage)
+    assert result.stands_for_s == 2 * PERIOD_S
+    np.testing.assert_array_equal(result.moved.labels, truth(2))
 
 
 def test_labels_with_marked_pixels_tell_their_share_and_are_not_scored(session, graphs):
@@ -317,6 +373,36 @@ def test_labels_with_marked_pixels_tell_their_share_and_are_not_scored(session, 
     assert report.slamiou is None
     assert results[-1].invalid_share is not None
     assert (results[-1].labels == 255).mean() == pytest.approx(results[-1].invalid_share)
+
+
+def test_the_share_of_invalid_pixels_is_told_when_the_consistency_is_checked(session, graphs):
+    results = []
+    report = run_loop(
+        session,
+        VideoSource(Panned(), graphs.classes, paced=False),
+        classes=graphs.classes,
+        frames=8,
+        progress=results.append,
+        compensation=Compensation(),
+        check_consistency=True,
+    )
+    shares = [result.invalid_share for result in results if result.invalid_share is not None]
+    assert report.summary.compensation.invalid_share == pytest.approx(np.mean(shares), abs=0.05)
+
+
+def test_the_consistency_cannot_be_checked_where_nothing_moves(session):
+    with pytest.raises(InputError, match="share of invalid pixels are moved labels"):
+        Loop(session, ScriptedSource(1), check_consistency=True)
+
+
+def test_labels_of_a_network_that_anticipates_stand_for_a_later_time_without_compensation(panned_bundle):
+    with load(panned_bundle, configuration="ahead_96x128_t2", threads=1) as session:
+        source = ScriptedSource(2)
+        source.allowed.release(2)
+        with Loop(session, source) as loop:
+            result = next(iter(loop))
+    # Two frames of the table's videos, which had 15 frames a second.
+    assert result.stands_for == pytest.approx(result.source_at + 2 / 15)
 
 
 def test_slot_gives_all_that_waits():

@@ -11,6 +11,8 @@ from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.session import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
+from support.sessions import HeldSession
+from support.waiting import threads_of_loops, until
 
 
 class NumberedVideo(Video):
@@ -56,41 +58,10 @@ class ScriptedSource(Source):
         self.closed = True
 
 
-class HeldSession:
-    """A session whose steps wait until the test lets them, around a real one."""
-
-    def __init__(self, session) -> None:
-        self._session = session
-        self.configuration = session.configuration
-        self.entered, self.allowed = threading.Semaphore(0), threading.Semaphore(0)
-
-    def step(self, frame: np.ndarray) -> np.ndarray:
-        self.entered.release()
-        assert self.allowed.acquire(timeout=10)
-        return self._session.step(frame)
-
-    def reset(self) -> None:
-        self._session.reset()
-
-    def take_frames_of(self, size_hw) -> None:
-        self._session.take_frames_of(size_hw)
-
-
 @pytest.fixture
 def session(bundle):
     with load(bundle, configuration="plain_32x48", threads=1) as session:
         yield session
-
-
-def threads_of_loops() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("edgeseg-")]
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_every_frame_is_computed_in_order_when_the_source_is_not_paced(session):
@@ -266,6 +237,29 @@ def test_slot_waits_for_room_when_told_to():
     slot.put(1)
     threading.Timer(0.05, slot.take).start()
     assert slot.put(2, wait=True)
+    assert (slot.take(), slot.dropped) == (2, 0)
+
+
+def test_slot_drops_what_the_new_item_makes_needless():
+    slot: LatestSlot[int] = LatestSlot(threading.Event(), capacity=9)
+    for item in (1, 2, 3):
+        slot.put(item)
+    slot.put(4, replaces=lambda held: held != 2)
+    assert (slot.take(), slot.take(), slot.dropped) == (2, 4, 2)
+
+
+def test_slot_notes_an_item_before_the_next_one_can_be_put():
+    slot: LatestSlot[int] = LatestSlot(threading.Event())
+    slot.put(1)
+    thread = threading.Thread(target=slot.put, args=(2,))
+
+    def note(item: int) -> None:
+        thread.start()
+        time.sleep(0.05)
+        assert thread.is_alive()
+
+    assert slot.take(note) == 1
+    thread.join()
     assert (slot.take(), slot.dropped) == (2, 0)
 
 
