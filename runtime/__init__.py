@@ -7,6 +7,18 @@
         for result in loop:
             ...
 
+The session says how labels are moved to the present (`session.compensation`, which the pick chooses along with the
+configuration), and the loop does it. In a capture loop of one's own a `Compensator` does:
+
+    session = runtime.load("street.edgeseg", fps=15, configuration="swiftnet_r18_180x240")
+    compensator = runtime.Compensator(runtime.Compensation(), ignore_value=session.classes.ignore_value)
+
+    compensator.add_frame(index, frame_rgb, captured_at_s)        # each camera frame, on the camera's thread
+    compensator.add_labels(session.step(frame_rgb), index)        # when the network is ready, on its own thread
+    moved = compensator.labels_at(captured_at_s + 1 / 15)         # labels for the next frame, on the camera's thread
+    if moved is not None:                                         # None until the first labels have come
+        show(moved.labels)                                        # moved.fallback says why they could not be moved
+
 The names below are imported when they are first used, so that `import edgeseg.runtime` costs next to nothing.
 """
 
@@ -14,6 +26,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeseg.config import UNCOMPENSATED, Compensation
+    from edgeseg.runtime.compensation import Compensator, MovedLabels
     from edgeseg.runtime.loop import Loop
     from edgeseg.runtime.pick import Pick, PickRow
     from edgeseg.runtime.profiler import profile_bundle
@@ -22,23 +36,31 @@ if TYPE_CHECKING:
     from edgeseg.runtime.source import Frame, Source, open_source
 
 _WHERE = {
-    "Frame": "source",
-    "Loop": "loop",
-    "LoopSummary": "result",
-    "Pick": "pick",
-    "PickRow": "pick",
-    "Result": "result",
-    "Session": "session",
-    "Source": "source",
-    "load": "session",
-    "open_source": "source",
-    "profile_bundle": "profiler",
+    "UNCOMPENSATED": "edgeseg.config",
+    "Compensation": "edgeseg.config",
+    "Compensator": "edgeseg.runtime.compensation",
+    "Frame": "edgeseg.runtime.source",
+    "Loop": "edgeseg.runtime.loop",
+    "LoopSummary": "edgeseg.runtime.result",
+    "MovedLabels": "edgeseg.runtime.compensation",
+    "Pick": "edgeseg.runtime.pick",
+    "PickRow": "edgeseg.runtime.pick",
+    "Result": "edgeseg.runtime.result",
+    "Session": "edgeseg.runtime.session",
+    "Source": "edgeseg.runtime.source",
+    "load": "edgeseg.runtime.session",
+    "open_source": "edgeseg.runtime.source",
+    "profile_bundle": "edgeseg.runtime.profiler",
 }
 
 __all__ = [
+    "UNCOMPENSATED",
+    "Compensation",
+    "Compensator",
     "Frame",
     "Loop",
     "LoopSummary",
+    "MovedLabels",
     "Pick",
     "PickRow",
     "Result",
@@ -53,7 +75,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    return getattr(importlib.import_module(_WHERE[name]), name)
 
 
 def __dir__() -> list[str]:
