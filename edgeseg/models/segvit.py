@@ -40,11 +40,12 @@ class CrossAttention(nn.Module):
         self.v = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, classes: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, classes: Tensor, memory: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         query = split_heads(self.q(classes), self.heads)
         key, value = split_heads(self.k(memory), self.heads), split_heads(self.v(memory), self.heads)
         similarity = (query * int(query.shape[-1]) ** -0.5) @ key.transpose(-2, -1)
-        return self.proj(join_heads(similarity.softmax(dim=-1) @ value)), similarity.mean(dim=1)
+        seen = similarity if mask is None else similarity.masked_fill(~mask[:, None, None, :], float("-inf"))
+        return self.proj(join_heads(seen.softmax(dim=-1) @ value)), similarity.mean(dim=1)
 
 
 class AtmLayer(nn.Module):
@@ -60,10 +61,10 @@ class AtmLayer(nn.Module):
         self.linear2 = nn.Linear(4 * dim, dim)
         self.norm3 = nn.LayerNorm(dim)
 
-    def forward(self, classes: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, classes: Tensor, memory: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.self_attn is not None and self.norm1 is not None:
             classes = self.norm1(classes + self.self_attn(classes, classes, classes, need_weights=False)[0])
-        update, similarity = self.multihead_attn(classes, memory)
+        update, similarity = self.multihead_attn(classes, memory, mask)
         classes = self.norm2(classes + update)
         update = self.linear2(F.relu(self.linear1(classes)))
         return self.norm3(classes + update), similarity
@@ -76,10 +77,10 @@ class AtmModule(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(AtmLayer(dim, heads, self_attention) for _ in range(layers))
 
-    def forward(self, classes: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, classes: Tensor, memory: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         similarity = memory
         for layer in self.layers:
-            classes, similarity = layer(classes, memory)
+            classes, similarity = layer(classes, memory, mask)
         return classes, similarity
 
 
@@ -117,14 +118,17 @@ class AtmDecoder(nn.Module):
         self.class_embed = nn.Linear(dim, 2 if presence == "binary" else classes + 1)
         initialise_transformer(self)
 
-    def predictions(self, features: Sequence[Tensor]) -> list[AtmStage]:
-        """What each ATM predicts, in the order of the cascade: deepest layer first."""
+    def predictions(self, features: Sequence[Tensor], mask: Tensor | None = None) -> list[AtmStage]:
+        """What each ATM predicts, in the order of the cascade: deepest layer first.
+
+        Class tokens see no token where `mask` bool `(B, m)` is False.
+        """
         tokens = for_batch(self.q.weight.unsqueeze(0), features[0])
         stages: list[AtmStage] = []
         for number, feature in enumerate(reversed(features), start=1):
             projected = self.get_submodule(f"input_proj_{number}")(feature)
             memory = self.get_submodule(f"proj_norm_{number}")(projected)
-            tokens, masks = self.get_submodule(f"decoder_{number}")(tokens, memory)
+            tokens, masks = self.get_submodule(f"decoder_{number}")(tokens, memory, mask)
             if stages:
                 masks = masks + stages[-1].masks
             stages.append(AtmStage(masks, self.class_embed(tokens)))
@@ -137,5 +141,5 @@ class AtmDecoder(nn.Module):
             return (probability[..., :1] * masks).transpose(1, 2)
         return masks.transpose(1, 2) @ probability[..., :-1]
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.scores(self.predictions(features)[-1])
+    def forward(self, features: Sequence[Tensor], mask: Tensor | None = None) -> Tensor:
+        return self.scores(self.predictions(features, mask)[-1])

@@ -87,6 +87,11 @@ class ReductionPass:
         """
         return {layer: tokens[:, self.layout.prefix :] for layer, tokens in collected.items()}
 
+    @property
+    def memory_mask(self) -> Tensor | None:
+        """bool `(B, m)`: False for those of the tokens that `finish` gave that only fill up a batch."""
+        return None
+
     def place(self, logits: Tensor) -> Tensor:
         """Predictions `(B, m, C)` of the tokens that `finish` gave, as `(B, patches, C)` in the order of the grid."""
         return logits

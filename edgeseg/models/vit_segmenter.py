@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import InputError
+from edgeseg.models.pruning_heads import PRUNE_LAYERS, PruningHeads
 from edgeseg.models.segmenter import LinearDecoder, MaskTransformer
 from edgeseg.models.segvit import AtmDecoder
 from edgeseg.models.setr import NaiveDecoder
 from edgeseg.models.shrunk import EDGE_SHARE, SHRINK_LAYER, Shrinking, Shrunk
 from edgeseg.models.token_reduction import KeepAll, TokenReduction
 from edgeseg.models.training_outputs import TrainingOutputs
-from edgeseg.models.vit import VIT_SIZES, VisionTransformer, VitSize
+from edgeseg.models.vit import VIT_SIZES, EncoderOutput, VisionTransformer, VitSize
 
 SIZE_HW = (512, 512)
 """Of the position table, when a builder is told nothing else [Z table 4.1]."""
@@ -36,6 +37,7 @@ class VitSegmenter(nn.Module):
         self.encoder = encoder
         self.decoder = decoder
         self.reduction: TokenReduction = KeepAll()
+        self.pruning_heads: PruningHeads | None = None
 
     @property
     def logits_stride(self) -> int:
@@ -44,15 +46,21 @@ class VitSegmenter(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         encoded = self.encoder(images, self.reduction)
-        return to_map(encoded.reduction.place(self.decoder(encoded.tokens)), encoded.grid_hw)
+        return to_map(encoded.reduction.place(self._decode(encoded)), encoded.grid_hw)
+
+    def _decode(self, encoded: EncoderOutput) -> Tensor:
+        if isinstance(self.decoder, AtmDecoder):
+            return self.decoder(encoded.tokens, encoded.reduction.memory_mask)
+        # The others that tokens leave early for look at each token alone: fillings of a batch do no harm.
+        return self.decoder(encoded.tokens)
 
     def training_outputs(self, images: Tensor, random: torch.Generator) -> TrainingOutputs:
         """Logits and, of a cascade, what each ATM predicts; nothing is drawn from `random`."""
         encoded = self.encoder(images, self.reduction)
         if not isinstance(self.decoder, AtmDecoder):
-            logits = encoded.reduction.place(self.decoder(encoded.tokens))
+            logits = encoded.reduction.place(self._decode(encoded))
             return encoded.reduction.add_outputs(TrainingOutputs(to_map(logits, encoded.grid_hw)))
-        stages = self.decoder.predictions(encoded.tokens)
+        stages = self.decoder.predictions(encoded.tokens, encoded.reduction.memory_mask)
         masks = (encoded.reduction.place_masks(stage.masks.transpose(1, 2)) for stage in stages)
         outputs = TrainingOutputs(
             to_map(encoded.reduction.place(self.decoder.scores(stages[-1])), encoded.grid_hw),
@@ -83,10 +91,14 @@ def segmenter_b(classes: int, decoder: str = "mask", size_hw: Sequence[int] = SI
     return build_segmenter(classes, VIT_SIZES["b"], decoder, size_hw)
 
 
-def setr_naive_b(classes: int, size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
-    """SETR-naive on ViT-B."""
-    size = VIT_SIZES["b"]
-    return VitSegmenter(VisionTransformer(size, size_hw, resize_mode="bicubic"), NaiveDecoder(classes, size.dim))
+def setr_naive_b(
+    classes: int,
+    size_hw: Sequence[int] = SIZE_HW,
+    prune_heads: str | None = None,
+    prune_layers: Sequence[int] = PRUNE_LAYERS,
+) -> VitSegmenter:
+    """SETR-naive on ViT-B; `prune_heads` as of `segvit_ti`."""
+    return add_pruning_heads(build_setr(classes, VIT_SIZES["b"], size_hw), classes, prune_heads, prune_layers)
 
 
 def segvit_ti(
@@ -97,12 +109,21 @@ def segvit_ti(
     shrink: str | None = None,
     shrink_layer: int = SHRINK_LAYER,
     edge_share: float = EDGE_SHARE,
+    prune_heads: str | None = None,
+    prune_layers: Sequence[int] = PRUNE_LAYERS,
 ) -> VitSegmenter:
-    """SegViT on ViT-Ti. `cascade` names the layers that ATMs read ([6, 8, 12]; with up-sampling the last one only),
-    `presence` see `AtmDecoder`, `shrink` is `qd`, `qd+qu` or `eqd` behind layer `shrink_layer`, see `shrunk`.
+    """SegViT on ViT-Ti.
+
+    Args:
+        cascade: layers that ATMs read; [6, 8, 12], or the last one only with up-sampling or pruning heads.
+        presence: see `AtmDecoder`.
+        size_hw: the size that the position table is for.
+        shrink: `qd`, `qd+qu` or `eqd`, behind layer `shrink_layer`; see `shrunk`.
+        prune_heads: `atm` or `fcn`, after each of `prune_layers`; see `token_pruning`.
     """
     shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
-    return build_segvit(classes, VIT_SIZES["ti"], cascade, presence, size_hw, shrinking)
+    network = build_segvit(classes, VIT_SIZES["ti"], cascade, presence, size_hw, shrinking, exits=prune_heads)
+    return add_pruning_heads(network, classes, prune_heads, prune_layers)
 
 
 def segvit_s(
@@ -113,10 +134,13 @@ def segvit_s(
     shrink: str | None = None,
     shrink_layer: int = SHRINK_LAYER,
     edge_share: float = EDGE_SHARE,
+    prune_heads: str | None = None,
+    prune_layers: Sequence[int] = PRUNE_LAYERS,
 ) -> VitSegmenter:
     """SegViT on ViT-S; options as of `segvit_ti`."""
     shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
-    return build_segvit(classes, VIT_SIZES["s"], cascade, presence, size_hw, shrinking)
+    network = build_segvit(classes, VIT_SIZES["s"], cascade, presence, size_hw, shrinking, exits=prune_heads)
+    return add_pruning_heads(network, classes, prune_heads, prune_layers)
 
 
 def segvit_b(
@@ -127,10 +151,13 @@ def segvit_b(
     shrink: str | None = None,
     shrink_layer: int = SHRINK_LAYER,
     edge_share: float = EDGE_SHARE,
+    prune_heads: str | None = None,
+    prune_layers: Sequence[int] = PRUNE_LAYERS,
 ) -> VitSegmenter:
     """SegViT on ViT-B; 115.0 GMACs at 512x512 and 150 classes with a cascade of three [Z table 4.1]."""
     shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
-    return build_segvit(classes, VIT_SIZES["b"], cascade, presence, size_hw, shrinking)
+    network = build_segvit(classes, VIT_SIZES["b"], cascade, presence, size_hw, shrinking, exits=prune_heads)
+    return add_pruning_heads(network, classes, prune_heads, prune_layers)
 
 
 def build_segmenter(classes: int, size: VitSize, decoder: str, size_hw: Sequence[int]) -> VitSegmenter:
@@ -146,6 +173,24 @@ def build_segmenter(classes: int, size: VitSize, decoder: str, size_hw: Sequence
     return VitSegmenter(encoder, head)
 
 
+def build_setr(classes: int, size: VitSize, size_hw: Sequence[int]) -> VitSegmenter:
+    """SETR-naive of any size."""
+    return VitSegmenter(VisionTransformer(size, size_hw, resize_mode="bicubic"), NaiveDecoder(classes, size.dim))
+
+
+def add_pruning_heads(network: VitSegmenter, classes: int, kind: str | None, layers: Sequence[int]) -> VitSegmenter:
+    """The network itself, with heads after `layers` where there is a kind.
+
+    Raises:
+        InputError: the kind is unknown, or a layer is out of range.
+    """
+    if kind is not None:
+        blocks = len(network.encoder.blocks)
+        beside_atm = isinstance(network.decoder, AtmDecoder)
+        network.pruning_heads = PruningHeads(classes, network.encoder.size, kind, layers, blocks, beside_atm=beside_atm)
+    return network
+
+
 def build_segvit(
     classes: int,
     size: VitSize,
@@ -153,15 +198,19 @@ def build_segvit(
     presence: str,
     size_hw: Sequence[int],
     shrinking: Shrinking | None = None,
+    exits: str | None = None,
 ) -> VitSegmenter:
-    """SegViT of any size.
+    """SegViT of any size; `exits` is the kind of pruning heads that it will get.
 
     Raises:
         InputError: the cascade is not one of increasing layers up to the last, or another value is out of range.
     """
+    if shrinking is not None and exits is not None:
+        raise InputError(f"shrink = {shrinking.shrink!r} contradicts prune_heads = {exits!r} | leave one of them out")
     upsampled = shrinking is not None and shrinking.upsamples
+    one_layer = upsampled or exits is not None
     if cascade is None:
-        cascade = (size.layers,) if upsampled else CASCADES[2]
+        cascade = (size.layers,) if one_layer else CASCADES[2]
     if isinstance(cascade, str) or not all(type(layer) is int for layer in cascade):
         raise InputError(f"a cascade is a list of layers, such as [6, 8, 12] | got {cascade!r}")
     if list(cascade) != sorted(set(cascade)) or not cascade or not 1 <= cascade[0] <= cascade[-1] <= size.layers:
@@ -169,10 +218,10 @@ def build_segvit(
         raise InputError(
             f"a cascade rises from layer to layer, within 1 to {size.layers} | got {list(cascade)} | such as {known}"
         )
-    if upsampled and len(cascade) > 1:
+    if one_layer and len(cascade) > 1:
         raise InputError(
-            f"cascade {list(cascade)} contradicts shrink = {shrinking.shrink!r} | up-sampling gives one sequence of "
-            f"tokens, from the last layer | use cascade [{cascade[-1]}], or shrink = 'qd'"
+            f"cascade {list(cascade)} contradicts {'shrink' if upsampled else 'prune_heads'}, behind which the decoder "
+            f"reads one layer | use cascade [{cascade[-1]}]"
         )
     encoder = VisionTransformer(size, size_hw, collect=cascade, final_norm=False, resize_mode="bicubic")
     decoder = AtmDecoder(classes, size, len(cascade), presence=presence, projected=upsampled)

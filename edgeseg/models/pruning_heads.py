@@ -1,0 +1,88 @@
+"""The auxiliary heads of dynamic token pruning (DToP): after a layer, how sure is which class of each token [Z 5.2.3].
+
+Two kinds. `atm`: an ATM with class tokens of its own per layer and one layer instead of three; a class's score is
+presence times mask. `fcn`: SETR's naive head; the score is the softmax. What a head says of a token that leaves must
+stand beside what the decoder says of its neighbours, so it is brought to the decoder's terms: scores in [0, 1] beside
+an ATM decoder, logits beside another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from edgeseg.errors import InputError
+from edgeseg.models.segvit import AtmDecoder, AtmStage
+from edgeseg.models.setr import NaiveDecoder
+from edgeseg.models.vit import VitSize
+
+PRUNE_HEADS = ("atm", "fcn")
+PRUNE_LAYERS = (6, 8)
+"""Of 12 [Z table 5.4]; (8, 16) of 24."""
+THRESHOLDS = {"atm": 0.95, "fcn": 0.98}
+"""p0: the probability from which a token is easy [Z tables 5.2 and 5.3]."""
+_ATM_LAYERS = 1
+_LOWEST_SCORE = 1e-6
+"""Its logarithm still is a number."""
+
+
+@dataclass(frozen=True)
+class HeadPrediction:
+    """What a head says of n tokens."""
+
+    scores: Tensor
+    """`(B, n, C)` in the terms of the network's decoder."""
+    confidence: Tensor
+    """`(B, n)` in [0, 1]: score of the likeliest class; no gradient."""
+    classes: Tensor
+    """int64 `(B, n)`: that class."""
+    stage: AtmStage | None
+    """Masks `(B, C, n)` and presence of an ATM; None of an FCN."""
+
+
+class PruningHeads(nn.Module):
+    """One head per pruning layer.
+
+    Args:
+        kind: one of `PRUNE_HEADS`.
+        layers: after which tokens may leave, rising.
+        encoder_layers: of the encoder; after the last one there is nothing to leave from.
+        beside_atm: whether the network's decoder is an ATM.
+
+    Raises:
+        InputError: the kind is unknown, or a layer is out of range.
+    """
+
+    def __init__(
+        self, classes: int, size: VitSize, kind: str, layers: Sequence[int], encoder_layers: int, *, beside_atm: bool
+    ) -> None:
+        super().__init__()
+        if kind not in PRUNE_HEADS:
+            raise InputError(f"unknown prune_heads {kind!r} | known: {', '.join(PRUNE_HEADS)}")
+        rising = not isinstance(layers, str) and all(type(each) is int for each in layers)
+        if not rising or not layers or list(layers) != sorted(set(layers)):
+            raise InputError(f"prune_layers is a rising list of layers, such as [6, 8] | got {layers!r}")
+        if layers[0] < 1 or layers[-1] >= encoder_layers:
+            raise InputError(f"prune_layers out of range | got {list(layers)}, expected 1 to {encoder_layers - 1}")
+        self.kind, self.layers, self.beside_atm = kind, tuple(layers), beside_atm
+        self.heads = nn.ModuleDict()
+        for layer in layers:
+            if kind == "atm":
+                self.heads[str(layer)] = AtmDecoder(classes, size, 1, layers=_ATM_LAYERS)
+            else:
+                self.heads[str(layer)] = NaiveDecoder(classes, size.dim)
+
+    def forward(self, layer: int, tokens: Tensor, mask: Tensor | None = None) -> HeadPrediction:
+        """Of tokens `(B, n, D)` after `layer`; those where `mask` bool `(B, n)` is False count for nothing."""
+        head = self.heads[str(layer)]
+        if isinstance(head, AtmDecoder):
+            stage = head.predictions([tokens], mask)[-1]
+            probability = head.scores(stage)
+            scores = probability if self.beside_atm else probability.clamp(min=_LOWEST_SCORE).log()
+        else:
+            stage = None
+            logits = head([tokens])
+            probability = logits.softmax(dim=-1)
+            scores = probability if self.beside_atm else logits
+        confidence, classes = probability.detach().max(dim=-1)
+        return HeadPrediction(scores, confidence, classes, stage)

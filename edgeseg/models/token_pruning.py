@@ -1,0 +1,307 @@
+"""Dynamic token pruning (DToP) [Z 5]: easy tokens leave early with the class that an auxiliary head gave them.
+
+- `DynamicPruning`, the source's form: every token at or above a confidence leaves, or the most confident share of them.
+  How many that are depends on the image. It is what networks are trained with, and the reference for accuracy.
+- `PlannedPruning` (**decided**, for engines): a plan gives the count, the same for every image. Tokens are ranked by
+  confidence; the `CONTEXT` most confident of each class that the image shows go last; the first ones leave.
+
+So that what leaves is not missed, context is upheld [Z 5.2.4]: `top-k`: of each class, the k most confident of the
+easy tokens stay; `average`: one more token per class, the mean of its easy ones, goes through the rest of the encoder;
+`remove`: nothing. Images of a batch that keep fewer tokens than others are filled up with tokens that nobody attends
+to. At least one token of an image always goes on.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from edgeseg.errors import InputError
+from edgeseg.models.pruning_heads import THRESHOLDS, HeadPrediction, PruningHeads
+from edgeseg.models.token_reduction import LayerInput, ReductionPass, TokenLayout
+from edgeseg.models.token_selection import after_prefix, put, select_highest, take
+from edgeseg.models.training_outputs import TrainingOutputs
+from edgeseg.models.vit_segmenter import VitSegmenter, to_map
+from edgeseg.token_plan import TokenPlan
+
+CONTEXTS = ("top-k", "average", "remove")
+CONTEXT = 5
+"""k: tokens of each class that stay as context [Z 5.3.2]."""
+
+
+@dataclass(frozen=True)
+class PruningRule:
+    """Which tokens are easy, and what stays of them."""
+
+    threshold: float
+    """p0: tokens of at least this confidence are easy."""
+    context: str = "top-k"
+    """One of `CONTEXTS`."""
+    k: int = CONTEXT
+    """Tokens of each class that stay; `top-k` only."""
+    share: float | None = None
+    """Instead of the threshold: this share of the running tokens, the most confident, is easy [Z table 5.5: 0.35]."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold <= 1:
+            raise InputError(f"pruning.threshold out of range | got {self.threshold}, expected more than 0, at most 1")
+        if self.context not in CONTEXTS:
+            raise InputError(f"unknown pruning.context {self.context!r} | known: {', '.join(CONTEXTS)}")
+        if self.k < 1:
+            raise InputError(f"pruning.k out of range | got {self.k}, expected at least 1")
+        if self.share is not None and not 0 < self.share < 1:
+            raise InputError(f"pruning.share out of range | got {self.share}, expected more than 0 and less than 1")
+
+
+class PruningPass(ReductionPass):
+    """What both forms share: who runs, where they belong, and what the heads said of those who left."""
+
+    def __init__(self, layout: TokenLayout, heads: PruningHeads, k: int) -> None:
+        super().__init__(layout)
+        self.heads, self.k = heads, k
+        self.places: Tensor | None = None
+        """int64 `(B, n)`: which patch each running token is; None while all run."""
+        self.counts: dict[int, Tensor] = {}
+        """Layer -> int64 `(B,)`: tokens that went on after it, padding not counted."""
+        self._mask: Tensor | None = None
+        self._extra = 0
+        self._extra_mask: Tensor | None = None
+        self._grid: Tensor | None = None
+        self._mask_grid: Tensor | None = None
+        self._outputs: list[tuple[Tensor | None, Tensor, Tensor | None]] = []
+
+    def before_layer(self, layer: int, tokens: Tensor) -> LayerInput:
+        """All running tokens; padding is not attended to."""
+        if self._mask is None and self._extra_mask is None:
+            return LayerInput(tokens)
+        always = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
+        end = int(tokens.shape[1]) - self._extra
+        patches = always[:, self.layout.prefix : end] if self._mask is None else self._mask
+        extra = always[:, end:] if self._extra_mask is None else self._extra_mask
+        return LayerInput(tokens, key_mask=torch.cat((always[:, : self.layout.prefix], patches, extra), dim=1))
+
+    def finish(self, collected: dict[int, Tensor]) -> dict[int, Tensor]:
+        """The patches that ran to the end, without averages; decoders beside pruning heads read one layer."""
+        ((layer, tokens),) = collected.items()
+        return {layer: tokens[:, self.layout.prefix : int(tokens.shape[1]) - self._extra]}
+
+    @property
+    def memory_mask(self) -> Tensor | None:
+        """Which of the finished tokens are no padding."""
+        return self._mask
+
+    def place(self, logits: Tensor) -> Tensor:
+        """Those who ran to the end by the decoder, the others by the head after which they left."""
+        return self._onto(self._grid, logits)
+
+    def place_masks(self, masks: Tensor) -> Tensor:
+        """As `place`; where the heads are no ATMs, the masks of those who left are zero and have no gradient."""
+        if self.places is None or self._mask_grid is not None:
+            return self._onto(self._mask_grid, masks)
+        empty = masks.new_zeros(int(masks.shape[0]), self.layout.patches, int(masks.shape[2]))
+        return self._onto(empty, masks)
+
+    def add_outputs(self, outputs: TrainingOutputs) -> TrainingOutputs:
+        """With what each head says: an ATM's masks and presence, an FCN's logits."""
+        masks, presence, auxiliary = [], [], []
+        for mask_grid, grid, said in self._outputs:
+            if mask_grid is None or said is None:
+                auxiliary.append(to_map(grid, self.layout.grid_hw))
+            else:
+                masks.append(to_map(mask_grid, self.layout.grid_hw))
+                presence.append(said)
+        return replace(
+            outputs,
+            auxiliary=(*outputs.auxiliary, *auxiliary),
+            masks=(*outputs.masks, *masks),
+            presence=(*outputs.presence, *presence),
+        )
+
+    def predict(self, layer: int, tokens: Tensor) -> HeadPrediction:
+        """Ask the head after `layer` about the running patches `(B, n, D)`, and remember what it says."""
+        prediction = self.heads(layer, tokens, self._mask)
+        self._grid = self._onto(self._grid, prediction.scores)
+        said = prediction.stage
+        if said is not None:
+            self._mask_grid = self._onto(self._mask_grid, said.masks.transpose(1, 2))
+        self._outputs.append((self._mask_grid, self._grid, None if said is None else said.presence))
+        return prediction
+
+    def _onto(self, grid: Tensor | None, values: Tensor) -> Tensor:
+        """Values `(B, n, C)` of the running tokens, on top of `grid` `(B, patches, C)`; padding changes nothing."""
+        if self.places is None or grid is None:
+            return values
+        if self._mask is not None:
+            values = torch.where(self._mask.unsqueeze(-1), values, take(grid, self.places).to(values.dtype))
+        return put(grid, self.places, values)
+
+    def _go_on(self, kept: Tensor) -> None:
+        """Only the running tokens `kept` `(B, k)` go on."""
+        self.places = kept if self.places is None else self.places.gather(1, kept)
+
+
+class PlannedPruning:
+    """A token reduction with fixed counts.
+
+    Raises:
+        InputError: the plan has a layer without a head.
+    """
+
+    def __init__(self, plan: TokenPlan, heads: PruningHeads, k: int = CONTEXT) -> None:
+        if missing := [layer for layer, _ in plan.cuts if layer not in heads.layers]:
+            raise InputError(
+                f"plan {plan}: no pruning head after layer {missing[0]} | this network has them after "
+                f"{', '.join(map(str, heads.layers))}"
+            )
+        self.plan, self.heads, self.k = plan, heads, k
+
+    def begin(self, layout: TokenLayout) -> "PlannedPruningPass":
+        """A fresh pass over tokens of `layout`."""
+        return PlannedPruningPass(layout, self)
+
+
+class PlannedPruningPass(PruningPass):
+    """One forward pass in the fixed-shape form."""
+
+    def __init__(self, layout: TokenLayout, pruning: PlannedPruning) -> None:
+        super().__init__(layout, pruning.heads, pruning.k)
+        self._going = pruning.plan.counts(layout.patches, layout.layers)
+
+    def after_layer(self, layer: int, tokens: Tensor) -> Tensor:
+        if layer not in self._going:
+            return tokens
+        prediction = self.predict(layer, tokens[:, self.layout.prefix :])
+        everyone = torch.ones_like(prediction.confidence)
+        rank = 2 * context_tokens(prediction, everyone, self.k) - prediction.confidence
+        kept = select_highest(rank, self._going[layer])
+        self._go_on(kept)
+        return take(tokens, after_prefix(kept, self.layout.prefix))
+
+
+class DynamicPruning:
+    """A token reduction whose counts follow from the image.
+
+    Args:
+        rule: None when the heads only listen, to be trained beside a network whose tokens all go through.
+    """
+
+    def __init__(self, heads: PruningHeads, rule: PruningRule | None) -> None:
+        self.heads, self.rule = heads, rule
+
+    def begin(self, layout: TokenLayout) -> "DynamicPruningPass":
+        """A fresh pass over tokens of `layout`."""
+        return DynamicPruningPass(layout, self)
+
+
+class DynamicPruningPass(PruningPass):
+    """One forward pass in the dynamic form; not for graphs."""
+
+    def __init__(self, layout: TokenLayout, pruning: DynamicPruning) -> None:
+        super().__init__(layout, pruning.heads, CONTEXT if pruning.rule is None else pruning.rule.k)
+        self._rule = pruning.rule
+
+    def after_layer(self, layer: int, tokens: Tensor) -> Tensor:
+        if layer not in self.heads.layers:
+            return tokens
+        end = int(tokens.shape[1]) - self._extra
+        first, patches, extra = tokens[:, : self.layout.prefix], tokens[:, self.layout.prefix : end], tokens[:, end:]
+        prediction = self.predict(layer, patches)
+        if self._rule is None:
+            return tokens
+        running = torch.ones_like(prediction.classes, dtype=torch.bool) if self._mask is None else self._mask
+        easy = self._easy(prediction.confidence, running)
+        leaves = easy
+        if self._rule.context == "top-k":
+            leaves = easy & (context_tokens(prediction, easy.to(prediction.confidence), self.k) == 0)
+        going = running & ~leaves
+        going |= _least_confident(prediction.confidence, running) & ~going.any(1, keepdim=True)
+        if self._rule.context == "average":
+            extra = self._averages(patches, prediction, running & ~going, extra)
+        kept, self._mask = _fill_up(going)
+        self.counts[layer] = going.sum(1)
+        self._go_on(kept)
+        return torch.cat((first, take(patches, kept), extra), dim=1)
+
+    def _easy(self, confidence: Tensor, running: Tensor) -> Tensor:
+        """bool `(B, n)` of the running tokens."""
+        assert self._rule is not None
+        if self._rule.share is None:
+            return running & (confidence >= self._rule.threshold)
+        order = torch.where(running, confidence, -1.0).argsort(dim=1, descending=True, stable=True)
+        number = (running.sum(1, keepdim=True).double() * self._rule.share).floor()
+        return order.argsort(dim=1) < number
+
+    def _averages(self, patches: Tensor, prediction: HeadPrediction, leaving: Tensor, before: Tensor) -> Tensor:
+        """The tokens `before`, and one for each class that leaves: `(B, e, D)`."""
+        of_class = one_hot(prediction) * leaving.unsqueeze(1)
+        number = of_class.sum(2)
+        average = (of_class @ patches) / number.clamp(min=1).unsqueeze(2)
+        old = torch.ones_like(before[..., 0], dtype=torch.bool) if self._extra_mask is None else self._extra_mask
+        shown = torch.cat((old, number > 0), dim=1)
+        kept, self._extra_mask = _fill_up(shown)
+        self._extra = int(kept.shape[1])
+        return take(torch.cat((before, average), dim=1), kept)
+
+
+def one_hot(prediction: HeadPrediction) -> Tensor:
+    """`(B, C, n)` of 1 where the token is of the class, else 0."""
+    number = int(prediction.scores.shape[2])
+    classes = torch.arange(number, device=prediction.classes.device).reshape(1, number, 1)
+    return (prediction.classes.unsqueeze(1) == classes).to(prediction.confidence)
+
+
+def context_tokens(prediction: HeadPrediction, among: Tensor, k: int) -> Tensor:
+    """`(B, n)` of 1 for the k most confident tokens of each class, else 0; tokens equal to the k-th one count too.
+
+    Args:
+        among: `(B, n)` of 1 for the tokens that count, else 0.
+    """
+    of_class = one_hot(prediction) * among.unsqueeze(1)
+    confidence = of_class * prediction.confidence.unsqueeze(1)
+    least = confidence.topk(min(k, int(confidence.shape[2])), dim=2).values[..., -1:]
+    return ((confidence >= least).to(of_class) * of_class).amax(dim=1)
+
+
+def _least_confident(confidence: Tensor, running: Tensor) -> Tensor:
+    """bool `(B, n)`: True for one running token of each image."""
+    lowest = torch.where(running, confidence, 2.0).argmin(dim=1, keepdim=True)
+    return torch.zeros_like(running).scatter(1, lowest, True)
+
+
+def _fill_up(going: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Indices `(B, k)` of the True of bool `(B, n)`, in order, k being the most of any image; and which are no filling.
+
+    None when there is no filling.
+    """
+    count = int(going.sum(1).max())
+    kept = select_highest(going.float(), count)
+    real = going.gather(1, kept)
+    return kept, None if bool(real.all()) else real
+
+
+def heads_of(network: VitSegmenter) -> PruningHeads:
+    """The network's pruning heads.
+
+    Raises:
+        InputError: it has none.
+    """
+    if network.pruning_heads is None:
+        raise InputError(
+            "the network has no pruning heads, so it cannot tell which tokens are easy | train it with "
+            "network.prune_heads = 'atm' or 'fcn' and a [pruning] table"
+        )
+    return network.pruning_heads
+
+
+def prune(network: VitSegmenter, plan: TokenPlan) -> PlannedPruning:
+    """The fixed-shape form for `network`, as a graph has it.
+
+    Raises:
+        InputError: the network has no pruning heads, or none after a layer of the plan.
+    """
+    return PlannedPruning(plan, heads_of(network))
+
+
+def default_rule(network: VitSegmenter) -> PruningRule:
+    """The source's rule for the network's kind of heads."""
+    return PruningRule(THRESHOLDS[heads_of(network).kind])
