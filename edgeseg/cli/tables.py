@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _LEFT_OUT_FIRST = ("median", "tax", "p90", "LAmIoU", "p99")
 """Columns of a pick that a narrow terminal does without."""
 _SHORT_MODES = {"late-warp+extrapolate": "late+ex", "extrapolate": "ex", "late-warp": "late"}
-_SHORT_FLOWS = {"dis-ultrafast": "ultrafast", "dis-fast": "fast", "dis-medium": "medium", "lucas-kanade": "lk"}
+_SHORT_FLOWS = {"dis-ultrafast": "uf", "dis-fast": "fast", "dis-medium": "med", "lucas-kanade": "lk"}
 
 
 def print_pick(pick: "Pick") -> None:
@@ -30,7 +30,7 @@ def print_pick(pick: "Pick") -> None:
     headings = _headings_that_fit(rows, console.width)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in headings:
-        is_name = heading in ("configuration", "compensation")
+        is_name = heading in ("", "configuration", "compensation")
         table.add_column(
             heading,
             justify="left" if is_name else "right",
@@ -103,7 +103,7 @@ def _headings_that_fit(rows: "Sequence[Mapping[str, str]]", width: int) -> list[
 
 
 def _short(compensation: str) -> str:
-    """The name of a compensation in few letters: `late+ex ultrafast/2` for `late-warp+extrapolate_dis-ultrafast_d2`."""
+    """The name of a compensation in few letters: `late+ex uf/2` for `late-warp+extrapolate_dis-ultrafast_d2`."""
     mode, _, rest = compensation.partition("_")
     flow, _, divisor = rest.partition("_d")
     if not rest:
@@ -120,10 +120,11 @@ def _legend(rows: "Sequence[PickRow]") -> str:
 
 def _cells(row: "PickRow", chosen: bool, *, with_compensation: bool) -> dict[str, str]:
     """Heading -> what stands under it."""
-    mark = "> " if chosen else "x " if row.excluded else "~ " if row.skipped else "  "
+    mark = ">" if chosen else "x" if row.excluded else "~" if row.skipped else " "
     bound = "<=" if row.is_bound else ""
     return {
-        "configuration": mark + row.configuration,
+        "": mark,
+        "configuration": row.configuration,
         **({"compensation": _short(row.compensation)} if with_compensation else {}),
         "p50 ms": f"{row.p50_ms:.1f}",
         "p90": f"{row.p90_ms:.1f}",

@@ -67,7 +67,7 @@ def streaming_ages(
         free_s = max(free_s, taken * frame_period_s) + latency_s
         log.append(Publication(free_s, taken))
     frames = np.arange(math.floor(free_s / frame_period_s + ROUNDING) + 1)
-    read = streaming_offsets(log, frames * frame_period_s)
+    read = streaming_offsets(log, (frames * frame_period_s).tolist())
     return np.array(
         [frame - source for frame, source in zip(frames, read, strict=True) if source is not None], np.int64
     )

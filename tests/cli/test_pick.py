@@ -37,7 +37,7 @@ def run(*arguments):
 def test_pick_names_the_best_and_why(bundle, profile):
     result = run(bundle.root, "--profile", profile, "--fps", 15)
     assert result.exit_code == 0, result.output
-    assert f"> {PHASES}" in result.stdout
+    assert f">  {PHASES}" in result.stdout
     assert f"pick: {PHASES} has the best predicted sLAmIoU at 15 frames/s, 0.500" in result.stdout
 
 
@@ -73,3 +73,11 @@ def test_pick_draws_a_plot_when_asked(bundle, profile, tmp_path):
     pytest.importorskip("matplotlib")
     run(bundle.root, "--profile", profile, "--fps", 15, "--plot", tmp_path / "plot.svg")
     assert b"<svg" in (tmp_path / "plot.svg").read_bytes()
+
+
+def test_pick_is_restricted_to_the_compensations_that_are_named(bundle, profile):
+    plain = run(bundle.root, "--profile", profile, "--fps", 15, "--compensation", "none", "--json")
+    assert {row["compensation"] for row in json.loads(plain.stdout)["rows"]} == {"none"}
+    late = run(bundle.root, "--profile", profile, "--fps", 15, "--compensation", "late-warp")
+    assert late.exit_code == 2
+    assert "no accuracy table with late-warp_dis-ultrafast_d2: edgeseg profile --data makes it" in late.stderr

@@ -123,7 +123,7 @@ def test_a_bundle_gains_the_compensations_that_are_asked_for_without_a_new_expor
 def test_the_table_tells_how_labels_are_moved(run, scored):
     bundle, data = scored
     result = run(bundle.root, "--fps", 10, "--samples", 5, "--compensation", "late-warp", "--data", data)
-    assert "late ultrafast/2 = late-warp_dis-ultrafast_d2" in result.stdout
+    assert "late uf/2 = late-warp_dis-ultrafast_d2" in result.stdout
     assert "--frame-size HxW takes the camera's" in result.stdout
 
 
