@@ -185,6 +185,8 @@ def _close(bundle: "Bundle", chosen: "Pick", report: "RunReport", folder: Path, 
     click.echo(
         f"won: {row.name}, sLAmIoU {row.streaming_lamiou:.3f} predicted at {chosen.fps:g} frames/s, {row.p50_ms:.1f} ms"
     )
+    if gain := _gain(chosen):
+        click.echo(gain)
     if best.configuration == row.configuration:
         click.echo(f"it is also the most accurate one without delay (mIoU {best.miou:.3f})")
     else:
@@ -194,6 +196,20 @@ def _close(bundle: "Bundle", chosen: "Pick", report: "RunReport", folder: Path, 
         )
     files = [str(bundle.root), str(folder / "profile.json"), *([plot] if plot else []), str(report.video)]
     click.echo("files: " + ", ".join(files))
+
+
+def _gain(chosen: "Pick") -> str | None:
+    """What moving the labels gave; None where it was not measured both with and without."""
+    kept = [row for row in chosen.rows if not row.excluded]
+    plain = next((row for row in kept if row.compensation == "none"), None)
+    moved = next((row for row in kept if row.compensation != "none"), None)
+    if plain is None or moved is None:
+        return None
+    gain = moved.streaming_lamiou - plain.streaming_lamiou
+    return (
+        f"compensation: labels moved to the present get sLAmIoU {moved.streaming_lamiou:.3f} at best, {gain:+.3f} "
+        f"against the best of those that stay as they come, {plain.configuration} with {plain.streaming_lamiou:.3f}"
+    )
 
 
 def _say(text: str) -> None:

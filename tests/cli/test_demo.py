@@ -40,6 +40,7 @@ def test_demo_measures_every_configuration_at_three_sizes_and_two_strides(demo):
 def test_demo_runs_what_it_picked_and_scores_it(demo):
     values, _, _ = demo
     assert values["run"]["configuration"] == values["pick"]["configuration"]
+    assert (values["run"]["compensation"] is not None) == (values["pick"]["compensation"]["mode"] != "none")
     assert 0 < values["run"]["slamiou"] <= 1
 
 
@@ -59,4 +60,5 @@ def test_demo_takes_the_shipped_bundle_when_torch_is_missing(tmp_path, monkeypat
     assert result.exit_code == 0, result.output
     assert "taking the shipped bundle" in result.stderr
     assert "won: swiftnet_r18_" in result.stdout
+    assert "compensation: labels moved to the present get sLAmIoU 0." in result.stdout
     assert (out / "overlay.mp4").is_file()

@@ -44,6 +44,41 @@ def test_json_is_the_only_thing_on_stdout(checkpoint, video, tmp_path):
     assert row["accuracy"]["data_set"] == "noise"
 
 
+def test_labels_moved_by_every_named_compensation_are_scored(checkpoint, video, tmp_path):
+    out = tmp_path / "a.edgeseg"
+    options = ("--data", video, "--max-offset", 2, "--compensation", "late-warp,extrapolate")
+    text = run("export", checkpoint, "--out", out, *options)
+    accuracy = Bundle.open(out).configurations[0].accuracy
+    assert [each.mode for each in accuracy.compensations] == ["none", "late-warp", "extrapolate"]
+    best = accuracy.best_compensated
+    (row,) = [line.split() for line in text.splitlines() if line.lstrip().startswith("moved ")]
+    assert row[-3:] == [f"{value:.3f}" for value in best.miou]
+    assert best.compensation.name in text
+    info = run("info", out)
+    assert " ".join(row[-2:]) in info
+    assert f"moved by      {best.compensation.name}" in info
+
+
+@pytest.mark.parametrize(("names", "tables"), [((), 1), (("--compensation", "none"), 0)])
+def test_labels_are_scored_moved_by_default_and_not_when_it_is_told_so(checkpoint, video, tmp_path, names, tables):
+    options = ("--data", video, "--max-offset", 1, "--json")
+    text = run("export", checkpoint, "--out", tmp_path / "a.edgeseg", *options, *names)
+    assert len(json.loads(text)["configurations"][0]["accuracy"]["compensated"]) == tables
+
+
+def test_eval_adds_rows_of_moved_labels(checkpoint, video, tmp_path):
+    run("export", checkpoint, "--out", tmp_path / "a.edgeseg", "--data", video, "--max-offset", 2)
+    options = ("eval", tmp_path / "a.edgeseg", "--data", video, "--max-offset", 2)
+    expected = Bundle.open(tmp_path / "a.edgeseg").configurations[0].accuracy.compensated[0]
+    compensation = ("--compensation", "late-warp+extrapolate")
+    (entry,) = json.loads(run(*options, *compensation, "--json"))["results"][0]["compensated"]
+    assert entry["miou"] == list(expected.miou)
+    lines = run(*options, *compensation).splitlines()
+    position = lines.index(f"  moved by {expected.compensation.name}")
+    assert lines[position + 1].split() == ["mIoU", *(f"{value:.3f}" for value in expected.miou)]
+    assert "moved by" not in run(*options)
+
+
 def test_missing_accuracy_table_is_said_plainly(checkpoint, tmp_path):
     result = CliRunner().invoke(main, ["export", str(checkpoint), "--out", str(tmp_path / "a.edgeseg")])
     assert result.exit_code == 0
@@ -97,6 +132,8 @@ def test_eval_prints_moving_objects_and_warm_up_for_a_masked_network(checkpoint,
         (("CHECKPOINT", "--out", "a.edgeseg", "--weights", "int4"), "unknown --weights 'int4'"),
         (("CHECKPOINT", "--out", "a.edgeseg", "--max-offset", "99"), "--max-offset lies between 0 and 60"),
         (("CHECKPOINT", "--out", "a.edgeseg", "--add"), "no bundle at"),
+        (("CHECKPOINT", "--out", "a.edgeseg", "--compensation", "all"), "--compensation adds accuracy tables"),
+        (("CHECKPOINT", "--out", "a.edgeseg", "--data", "VIDEO", "--compensation", "x"), "unknown compensation 'x'"),
         (("CHECKPOINT", "--out", "a.edgeseg", "--data", "VIDEO", "--split", "test"), "has no split 'test'"),
         (("CHECKPOINT", "--out", "a.edgeseg", "--data", "nowhere"), "nowhere: no such folder"),
         (("CHECKPOINT", "--checkpoint", "CHECKPOINT", "--out", "a.edgeseg", "--sweep"), "both make the configuration"),
