@@ -82,8 +82,10 @@ def take(tokens: Tensor, indices: Tensor) -> Tensor:
 def put(tokens: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
     """`(B, n, D)` with `rows` `(B, k, D)` at `indices` `(B, k)`; `tokens` stays as it is."""
     if torch.jit.is_tracing() and int(tokens.shape[0]) == 1:
-        # One ScatterND of whole rows.
-        return tokens[0].index_put((indices[0],), rows[0]).unsqueeze(0)
+        # One Gather of whole rows out of both: where row i of the result lies is worked out on n numbers.
+        count, total = int(indices.shape[1]), int(tokens.shape[1])
+        sources = (torch.arange(total) + count).scatter(0, indices[0], torch.arange(count))
+        return torch.cat((rows, tokens), dim=1).index_select(1, sources)
     return tokens.scatter(1, indices.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]), rows.to(tokens.dtype))
 
 
