@@ -198,7 +198,7 @@ def _parse_compensation(name: str) -> Compensation:
     flow, _, divisor = rest.partition("_d")
     if mode in MODES and not rest:
         return Compensation(mode=mode)
-    if mode in MODES and flow in FLOWS and divisor.isdecimal():
+    if mode in MODES and mode != UNCOMPENSATED.mode and flow in FLOWS and divisor.isdecimal():
         return Compensation(mode=mode, flow=flow, divisor=int(divisor))
     raise InputError(
         f"unknown compensation {name!r} | known: all, {', '.join(MODES)}, and MODE_FLOW_dN with a flow of "

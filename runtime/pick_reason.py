@@ -75,9 +75,7 @@ def left_out(candidates: Sequence["Candidate"], profile: "DeviceProfile") -> lis
             if not moves:
                 notes.append(f"{candidate.name} has no accuracy table: export it with a data set")
         elif candidate.table is None:
-            counts[
-                f"have no accuracy table with {candidate.compensation.name}: edgeseg profile --data scores them"
-            ] += 1
+            counts[f"no accuracy table with {candidate.compensation.name}: edgeseg profile --data makes it"] += 1
         elif entry is not None and entry.skipped and not entry.skipped.startswith(CANNOT_WIN):
             counts[f"not measured with {candidate.compensation.name}: {entry.skipped}"] += 1
         elif entry is not None and entry.skipped:
