@@ -41,4 +41,4 @@ def _depth_of(tensors: Mapping[str, Tensor]) -> int | None:
         len({name.split(".")[1] for name in tensors if name.startswith(f"{layer}.")}) for layer in ("layer1", "layer3")
     ]
     bottleneck = ("b",) if "layer1.0.conv3.weight" in tensors else ()
-    return _DEPTHS.get((*counts, *bottleneck))  # type: ignore[call-overload]
+    return _DEPTHS.get((*counts, *bottleneck))
