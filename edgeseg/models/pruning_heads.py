@@ -22,7 +22,7 @@ PRUNE_LAYERS = (6, 8)
 THRESHOLDS = {"atm": 0.95, "fcn": 0.98}
 """p0: the probability from which a token is easy [Z tables 5.2 and 5.3]."""
 _ATM_LAYERS = 1
-_LOWEST_SCORE = 1e-6
+LOWEST_SCORE = 1e-6
 """Its logarithm still is a number."""
 
 
@@ -78,7 +78,7 @@ class PruningHeads(nn.Module):
         if isinstance(head, AtmDecoder):
             stage = head.predictions([tokens], mask)[-1]
             probability = head.scores(stage)
-            scores = probability if self.beside_atm else probability.clamp(min=_LOWEST_SCORE).log()
+            scores = probability if self.beside_atm else probability.clamp(min=LOWEST_SCORE).log()
         else:
             stage = None
             logits = head([tokens])

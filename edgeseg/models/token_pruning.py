@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.errors import InputError
-from edgeseg.models.pruning_heads import THRESHOLDS, HeadPrediction, PruningHeads
+from edgeseg.models.pruning_heads import LOWEST_SCORE, HeadPrediction, PruningHeads
 from edgeseg.models.token_reduction import LayerInput, ReductionPass, TokenLayout
 from edgeseg.models.token_selection import after_prefix, put, select_highest, take
 from edgeseg.models.training_outputs import TrainingOutputs
@@ -106,7 +106,9 @@ class PruningPass(ReductionPass):
         masks, presence, auxiliary = [], [], []
         for mask_grid, grid, said in self._outputs:
             if mask_grid is None or said is None:
-                auxiliary.append(to_map(grid, self.layout.grid_hw))
+                # Beside an ATM the grid holds probabilities; their logarithms are logits.
+                logits = grid.clamp(min=LOWEST_SCORE).log() if self.heads.beside_atm else grid
+                auxiliary.append(to_map(logits, self.layout.grid_hw))
             else:
                 masks.append(to_map(mask_grid, self.layout.grid_hw))
                 presence.append(said)
@@ -300,8 +302,3 @@ def prune(network: VitSegmenter, plan: TokenPlan) -> PlannedPruning:
         InputError: the network has no pruning heads, or none after a layer of the plan.
     """
     return PlannedPruning(plan, heads_of(network))
-
-
-def default_rule(network: VitSegmenter) -> PruningRule:
-    """The source's rule for the network's kind of heads."""
-    return PruningRule(THRESHOLDS[heads_of(network).kind])

@@ -54,9 +54,15 @@ class VitSegmenter(nn.Module):
         # The others that tokens leave early for look at each token alone: fillings of a batch do no harm.
         return self.decoder(encoded.tokens)
 
-    def training_outputs(self, images: Tensor, random: torch.Generator) -> TrainingOutputs:
-        """Logits and, of a cascade, what each ATM predicts; nothing is drawn from `random`."""
-        encoded = self.encoder(images, self.reduction)
+    def training_outputs(
+        self, images: Tensor, random: torch.Generator | None = None, reduction: TokenReduction | None = None
+    ) -> TrainingOutputs:
+        """Logits and, of a cascade, what each ATM predicts; nothing is drawn from `random`.
+
+        Args:
+            reduction: in the place of the network's own.
+        """
+        encoded = self.encoder(images, reduction or self.reduction)
         if not isinstance(self.decoder, AtmDecoder):
             logits = encoded.reduction.place(self._decode(encoded))
             return encoded.reduction.add_outputs(TrainingOutputs(to_map(logits, encoded.grid_hw)))

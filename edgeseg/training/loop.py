@@ -26,6 +26,7 @@ from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_meta,
 from edgeseg.training.csv_log import append_row, begin_log
 from edgeseg.training.losses import Loss, at_label_size, build_loss, needs_outputs, with_auxiliary
 from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
+from edgeseg.training.pruning import PruningMethod, prepare_pruning, with_pruning_heads
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Batch, SampleSource, class_weights, network_inputs, prefetched
 from edgeseg.training.validation import Validation, Validator
@@ -102,7 +103,7 @@ class _Trainer:
         layers = self.network.modules()
         self.norms = {layer: layer.momentum for layer in layers if isinstance(layer, nn.BatchNorm2d)}
         self.loss: Loss
-        self.with_outputs = needs_outputs(recipe.loss.name) or recipe.pausing is not None
+        self.with_outputs = needs_outputs(recipe.loss.name) or bool(recipe.pausing or recipe.pruning)
         self.method = _training_method(recipe, self.network)
         self.mixed = recipe.run.mixed_precision and device.type == "cuda"
         self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
@@ -120,6 +121,11 @@ class _Trainer:
             self._resume()
         elif start_from is not None:
             self._start_from(start_from)
+        elif self.recipe.pruning is not None and self.recipe.pruning.mode == "finetune":
+            raise InputError(
+                "pruning.mode = 'finetune' without a checkpoint to go on from | train with pruning.mode = 'direct', "
+                "then give that checkpoint with --start-from"
+            )
         weights = class_weights(self.recipe.loss.class_weights, self.source.class_shares())
         options = self.recipe.loss
         if self.with_outputs and not isinstance(self.method, GivesTrainingOutputs):
@@ -137,6 +143,13 @@ class _Trainer:
         )
         if self.recipe.pausing is not None:
             self.loss = with_auxiliary(self.loss, self.recipe.pausing.aux_weight)
+        if self.recipe.pruning is not None:
+            self.loss = with_pruning_heads(
+                self.loss,
+                self.recipe.pruning.aux_weight,
+                ignore_value=self.meta.classes.ignore_value,
+                takes_outputs=needs_outputs(options.name),
+            )
         begin_log(self.out / LOG_FILE, self.step)
 
     def _start_from(self, path: Path | str) -> None:
@@ -285,6 +298,8 @@ def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Checkpoin
     if recipe.pausing is not None:
         add_auxiliary_decoder(network, len(dataset.classes))
         auxiliary = {"layers": [], "criterion": recipe.pausing.criterion}
+    if recipe.pruning is not None:
+        prepare_pruning(network, recipe.pruning)
     videos = dataset.videos(recipe.data.train_split)
     meta = CheckpointMeta(
         architecture=recipe.network.name,
@@ -306,8 +321,10 @@ def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Checkpoin
     return network, meta
 
 
-def _training_method(recipe: Recipe, network: nn.Module) -> nn.Module | RandomisedPausing:
-    """What makes the outputs that are trained on: the network itself, or one that pauses as the recipe says."""
+def _training_method(recipe: Recipe, network: nn.Module) -> nn.Module | RandomisedPausing | PruningMethod:
+    """What makes the outputs that are trained on: the network itself, or one that pauses or prunes by the recipe."""
+    if recipe.pruning is not None:
+        return PruningMethod(network, recipe.pruning)
     pausing = recipe.pausing
     if pausing is None:
         return network

@@ -97,6 +97,31 @@ class PausingRecipe:
 
 
 @dataclass(frozen=True)
+class PruningRecipe:
+    """Dynamic token pruning [Z 5], for a network with pruning heads (`network.prune_heads`)."""
+
+    mode: str = "retrain"
+    """`direct`: heads are trained beside a network whose tokens all go through, and prune when it is scored;
+    `finetune`: the same checkpoint goes on with pruning, its encoder fixed; `retrain`: everything, with pruning."""
+    threshold: float | None = None
+    """p0; when left out 0.95 for ATM heads, 0.98 for FCN heads."""
+    context: str = "top-k"
+    """`top-k`, `average` or `remove`."""
+    k: int = 5
+    """Tokens of each class that stay as context; `top-k` only."""
+    share: float | None = None
+    """Instead of the threshold: this share of the running tokens leaves."""
+    aux_weight: float = 0.4
+    """Weight of the heads' loss; ATM heads of an ATM network weigh as its own ATMs, 1."""
+
+    def __post_init__(self) -> None:
+        _one_of("pruning.mode", self.mode, ("direct", "finetune", "retrain"))
+        _need(self.aux_weight > 0, "pruning.aux_weight", self.aux_weight, "more than 0")
+        if self.share is not None and self.threshold is not None:
+            raise InputError("recipe: pruning.share contradicts pruning.threshold | set one of them")
+
+
+@dataclass(frozen=True)
 class SequenceRecipe:
     """How many frames a sample has, and which label it aims at."""
 
@@ -231,6 +256,7 @@ class Recipe:
     network: NetworkRecipe = field(default_factory=NetworkRecipe)
     cwm: CwmRecipe | None = None
     pausing: PausingRecipe | None = None
+    pruning: PruningRecipe | None = None
     sequence: SequenceRecipe = field(default_factory=SequenceRecipe)
     augment: AugmentRecipe = field(default_factory=AugmentRecipe)
     loss: LossRecipe = field(default_factory=LossRecipe)
@@ -243,6 +269,8 @@ class Recipe:
                 f"sequence.length = {self.sequence.length} without a [cwm] table | a dense network keeps no state, "
                 "it gains nothing from a sequence | set cwm.rho or sequence.length = 1"
             )
+        if self.pausing is not None and self.pruning is not None:
+            raise InputError("[pausing] contradicts [pruning] | a network is trained for one of them: leave one out")
         if self.cwm is not None and self.sequence.length == 1:
             raise InputError(
                 "[cwm] with sequence.length = 1: the first step computes every channel, masks would never be used | "
