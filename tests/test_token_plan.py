@@ -1,0 +1,74 @@
+"""Token plans: reading, names, counts, and what is refused."""
+
+import pytest
+
+from edgeseg.config import Configuration
+from edgeseg.errors import InputError
+from edgeseg.token_plan import PUBLISHED_PLANS, TokenPlan
+
+
+def test_plan_is_read_written_and_named() -> None:
+    plan = TokenPlan.parse("3:0.4, 5:.25")
+    assert plan.cuts == ((3, 0.4), (5, 0.25))
+    assert str(plan) == "3:0.4,5:0.25"
+    assert plan.name == "3-0.4_5-0.25"
+    assert TokenPlan.parse(str(plan)) == plan
+
+
+def test_counts_are_of_the_tokens_still_running() -> None:
+    # 1024 - int(409.6) = 615; 615 - int(246.0) = 369; 369 - int(147.6) = 222
+    assert TokenPlan.parse("3:0.4,5:0.4,7:0.4").counts(1024, 12) == {3: 615, 5: 369, 7: 222}
+
+
+def test_published_plans_are_the_thirteen_of_the_source() -> None:
+    assert len(PUBLISHED_PLANS) == 13
+    assert str(PUBLISHED_PLANS[-1]) == "3:0.4,5:0.4,7:0.4"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not readable .* expected LAYER:PROPORTION"),
+        ("3", "is not readable"),
+        ("three:0.4", "is not readable"),
+        ("0:0.4", "layer out of range"),
+        ("-1:0.4", "layer out of range"),
+        ("3:0", "proportion out of range"),
+        ("3:1", "proportion out of range .* no token would be left"),
+        ("3:1.5", "proportion out of range"),
+        ("3:nan", "proportion out of range"),
+        ("5:0.4,3:0.4", "layers do not rise"),
+        ("3:0.4,3:0.4", "layers do not rise"),
+    ],
+)
+def test_bad_plan_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TokenPlan.parse(text)
+
+
+@pytest.mark.parametrize("layer", [12, 13])
+def test_layer_that_the_encoder_has_not_before_its_last_is_refused(layer: int) -> None:
+    with pytest.raises(InputError, match=rf"got {layer}, expected 1 to 11 for an encoder of 12 layers"):
+        TokenPlan.parse(f"{layer}:0.4").counts(1024, 12)
+
+
+def test_configuration_keeps_its_plan_through_its_dictionary_and_name() -> None:
+    knobs = Configuration("segmenter_ti", (192, 256), method="pause", plan=TokenPlan.parse("3:0.4,5:0.4"))
+    assert knobs.name == "segmenter_ti_192x256_pause3-0.4_5-0.4"
+    assert knobs.as_dict()["plan"] == "3:0.4,5:0.4"
+    assert Configuration.from_dict(knobs.as_dict()) == knobs
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"method": "pause"}, "method and plan go together"),
+        ({"plan": "3:0.4"}, "method and plan go together"),
+        ({"method": "paws", "plan": "3:0.4"}, "unknown method 'paws' .* known: pause"),
+        ({"method": "pause", "plan": "3:2"}, "proportion out of range"),
+        ({"method": "pause", "plan": 3}, "a configuration is not readable"),
+    ],
+)
+def test_configuration_with_a_plan_that_does_not_fit_is_refused(knobs: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Configuration.from_dict({"network": "segmenter_ti", "size_hw": [192, 256], **knobs})
