@@ -21,9 +21,9 @@ import onnxruntime
 from benchmarks.measure import interleave, machine_facts, write_report
 from edgeseg.bundle import Bundle
 from edgeseg.data.video import Video
+from edgeseg.runtime.clip import noise_frames
 from edgeseg.runtime.device import resident_mb
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.clip import noise_frames
 from edgeseg.runtime.session import Session, load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.shipped import bundle_path

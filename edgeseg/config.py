@@ -170,16 +170,16 @@ class Compensation:
 
 
 UNCOMPENSATED = Compensation(mode="none")
-DEFAULT_COMPENSATIONS = (UNCOMPENSATED, Compensation())
+DEFAULT_COMPENSATIONS = (UNCOMPENSATED, Compensation(), Compensation(divisor=1))
 """Those that an accuracy table is made for unless told otherwise."""
 ALL_COMPENSATIONS = (
     *DEFAULT_COMPENSATIONS,
     Compensation(mode="extrapolate"),
     Compensation(mode="late-warp"),
-    Compensation(divisor=1),
-    Compensation(flow="dis-medium", divisor=1),
+    Compensation(flow="lucas-kanade", divisor=3),
+    Compensation(flow="dis-medium", divisor=2),
 )
-"""What `--compensation all` stands for: every mode, and the default mode with ever better and slower flows."""
+"""What `--compensation all` stands for: every mode, and the default mode with flows from the fastest to a slow one."""
 
 
 def parse_compensations(text: str) -> tuple[Compensation, ...]:

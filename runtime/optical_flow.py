@@ -14,8 +14,8 @@ FlowFunction = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(newer, older), uint8 `(h, w)` each -> float32 `(h', w', 2)`: for the pixels of `newer`, their way (x, y) to `older`,
 in its pixels. h' and w' are h and w, or a fraction of them: one way then stands for a cell of pixels."""
 
-FLOW_PIXELS_MAX = 200_000
-"""Flow is never computed on more pixels than this: a larger frame is divided further, so that its cost is bounded."""
+FRAME_PIXELS_MAX = 1_000_000
+"""Larger frames count as a half, a third, ... of themselves before the divisor, so that a flow's cost is bounded."""
 FLOW_SIDE_MIN = 32
 """Pixels that the shorter side needs: below, DIS has no pyramid and OpenCV ends the process on some sizes."""
 GRID_PX = 16
@@ -144,16 +144,18 @@ def unusable_reason(name: str) -> str | None:
 def flow_size_hw(frame_hw: tuple[int, int], divisor: int) -> tuple[int, int] | None:
     """Height and width that the flow of frames of `frame_hw` is computed at; None when the frames are too small for it.
 
-    The divisor is raised until the size has at most `FLOW_PIXELS_MAX` pixels, and lowered as long as a side would be
-    shorter than `FLOW_SIDE_MIN`.
+    That is 1 / divisor of the frame, or of what is left of it after `FRAME_PIXELS_MAX`; less is divided where a side
+    would be shorter than `FLOW_SIDE_MIN`.
     """
     height, width = frame_hw
-    while (height // divisor) * (width // divisor) > FLOW_PIXELS_MAX:
-        divisor += 1
-    while divisor > 1 and min(height, width) // divisor < FLOW_SIDE_MIN:
+    reduction = 1
+    while (height // reduction) * (width // reduction) > FRAME_PIXELS_MAX:
+        reduction += 1
+    divisor *= reduction
+    while divisor > reduction and min(height, width) // divisor < FLOW_SIDE_MIN:
         divisor -= 1
     small = height // divisor, width // divisor
-    return small if min(small) >= FLOW_SIDE_MIN and small[0] * small[1] <= FLOW_PIXELS_MAX else None
+    return small if min(small) >= FLOW_SIDE_MIN else None
 
 
 def grey(frame_rgb: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeseg.cli import main
+from edgeseg.config import DEFAULT_COMPENSATIONS
 
 SMALL = ("--data", "street:64x96@15", "--seconds", "1")
 
@@ -34,7 +35,7 @@ def test_demo_measures_every_configuration_at_three_sizes_and_two_strides(demo):
     rows = values["pick"]["rows"]
     assert {row["name"].removeprefix("swiftnet_r18_").split("_")[0] for row in rows} == {"64x96", "48x72", "32x48"}
     assert len({row["configuration"] for row in rows}) == 6
-    assert len({row["compensation"] for row in rows}) == 2
+    assert len({row["compensation"] for row in rows}) == len(DEFAULT_COMPENSATIONS)
 
 
 def test_demo_runs_what_it_picked_and_scores_it(demo):

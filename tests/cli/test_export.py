@@ -59,7 +59,7 @@ def test_labels_moved_by_every_named_compensation_are_scored(checkpoint, video, 
     assert f"moved by      {best.compensation.name}" in info
 
 
-@pytest.mark.parametrize(("names", "tables"), [((), 1), (("--compensation", "none"), 0)])
+@pytest.mark.parametrize(("names", "tables"), [((), 2), (("--compensation", "none"), 0)])
 def test_labels_are_scored_moved_by_default_and_not_when_it_is_told_so(checkpoint, video, tmp_path, names, tables):
     options = ("--data", video, "--max-offset", 1, "--json")
     text = run("export", checkpoint, "--out", tmp_path / "a.edgeseg", *options, *names)

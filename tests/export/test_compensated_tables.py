@@ -10,7 +10,7 @@ import torch
 
 from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.classes import ClassSet
-from edgeseg.config import DEFAULT_COMPENSATIONS, UNCOMPENSATED, Compensation
+from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError
 from edgeseg.export import accuracy as accuracy_module
@@ -215,7 +215,7 @@ def test_compensation_that_leaves_pixels_without_a_label_is_not_scored():
 
 
 def test_moving_leaves_out_what_does_not_move_and_what_comes_twice():
-    assert moving([*DEFAULT_COMPENSATIONS, BOTH]) == (BOTH,)
+    assert moving([UNCOMPENSATED, BOTH, BOTH]) == (BOTH,)
 
 
 def test_evaluation_scores_moved_labels_too():
@@ -245,9 +245,9 @@ def exported(make_source, tmp_path, video_data):
 
 
 def test_export_scores_the_compensations_that_it_is_told(exported):
-    bundle = exported(*DEFAULT_COMPENSATIONS)
+    bundle = exported(UNCOMPENSATED, BOTH)
     for entry in bundle.configurations:
-        assert entry.accuracy.compensations == DEFAULT_COMPENSATIONS
+        assert entry.accuracy.compensations == (UNCOMPENSATED, BOTH)
         (moved,) = entry.accuracy.compensated
         assert moved.miou[0] == entry.accuracy.miou[0]
         assert moved.miou != entry.accuracy.miou
@@ -255,7 +255,7 @@ def test_export_scores_the_compensations_that_it_is_told(exported):
 
 @pytest.mark.parametrize("input_frames", [1, 2])
 def test_added_tables_are_those_of_the_export(exported, video_data, input_frames):
-    expected = exported(*DEFAULT_COMPENSATIONS, input_frames=input_frames)
+    expected = exported(UNCOMPENSATED, BOTH, input_frames=input_frames)
     before = exported(UNCOMPENSATED, input_frames=input_frames)
     runs = []
     added = add_compensated_tables(before, video_data, [BOTH], threads=1, on_frame=lambda: runs.append(1))
@@ -267,9 +267,9 @@ def test_added_tables_are_those_of_the_export(exported, video_data, input_frames
 
 
 def test_only_what_is_missing_is_scored(exported, video_data, monkeypatch):
-    before = exported(*DEFAULT_COMPENSATIONS)
+    before = exported(UNCOMPENSATED, BOTH)
     added = add_compensated_tables(before, video_data, [BOTH, Compensation("late-warp")], threads=1)
-    assert added.configurations[0].accuracy.compensations == (*DEFAULT_COMPENSATIONS, Compensation("late-warp"))
+    assert added.configurations[0].accuracy.compensations == (UNCOMPENSATED, BOTH, Compensation("late-warp"))
     assert compensated_runs(added, video_data, [BOTH]) == 0
     monkeypatch.setattr(accuracy_module, "Session", None)
     assert add_compensated_tables(added, video_data, [BOTH]) is added

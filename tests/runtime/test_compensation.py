@@ -12,7 +12,7 @@ from edgeseg.errors import InputError
 from edgeseg.runtime import optical_flow
 from edgeseg.runtime.compensation import FRAMES_HELD, Compensator
 from edgeseg.runtime.optical_flow import (
-    FLOW_PIXELS_MAX,
+    FRAME_PIXELS_MAX,
     consistent,
     flow_size_hw,
     grey,
@@ -211,13 +211,16 @@ def test_forward_and_backward_disagree_where_a_way_does_not_lead_back():
         ((40, 60), 4, (40, 60)),
         ((31, 400), 1, None),
         ((12, 64), 2, None),
-        ((33, 10_000), 1, None),
+        ((33, 10_000), 1, (33, 10_000)),
+        ((40, 60_000), 1, None),
+        ((1080, 1920), 1, (540, 960)),
+        ((2160, 3840), 2, (360, 640)),
     ],
 )
 def test_flow_size_is_bounded(frame_hw, divisor, expected):
     size = flow_size_hw(frame_hw, divisor)
     assert size == expected
-    assert size is None or size[0] * size[1] <= FLOW_PIXELS_MAX
+    assert size is None or size[0] * size[1] <= FRAME_PIXELS_MAX
 
 
 def test_grey_owns_its_pixels():
