@@ -1,0 +1,171 @@
+"""Token plans as configurations: one network, many graphs of fixed shape, all with its labels."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, numpy_helper
+
+from edgeseg.bundle import Bundle
+from edgeseg.config import Configuration
+from edgeseg.errors import InputError
+from edgeseg.export.accuracy import EvaluationData
+from edgeseg.export.graph_runner import GraphRunner
+from edgeseg.export.pipeline import ExportOptions, export_bundle
+from edgeseg.export.source import SourceFacts, TorchSource, checkpoint_source
+from edgeseg.export.sweep import Grid, parse_plans, plan_grid
+from edgeseg.models import vit_segmenter
+from edgeseg.models.reductions import add_auxiliary_decoder
+from edgeseg.models.token_selection import TOPK_LIMIT
+from edgeseg.models.vit import VitSize
+from edgeseg.models.vit_segmenter import VitSegmenter, build_segmenter
+from edgeseg.token_plan import TokenPlan
+from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+
+from .conftest import CLASSES, IMAGENET, tiny_fcn
+
+SIZE_HW = (64, 80)
+SMALL = VitSize(dim=24, heads=3, layers=8)
+VALUE_DEPENDENT = {"NonZero", "Unique", "Compress", "Loop", "If", "Scan", "NonMaxSuppression"}
+
+
+def network(size: VitSize = SMALL, size_hw: tuple[int, int] = SIZE_HW) -> VitSegmenter:
+    torch.manual_seed(0)
+    made = build_segmenter(len(CLASSES), size, "linear", size_hw)
+    add_auxiliary_decoder(made, len(CLASSES))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.eval()
+
+
+def source(vit: VitSegmenter, size_hw: tuple[int, int] = SIZE_HW) -> TorchSource:
+    facts = SourceFacts("vit", "vit.py", CLASSES, default_size_hw=size_hw, logits_stride=16, takes_plans=True)
+    return TorchSource(facts, vit, IMAGENET)
+
+
+def grid(*plans: str, methods: tuple[str, ...] = (), size_hw: tuple[int, int] = SIZE_HW) -> Grid:
+    return Grid((size_hw,), labels_strides=(16,), methods=methods, plans=parse_plans(plans))
+
+
+def graphs_of(bundle: Bundle) -> list[ModelProto]:
+    return [onnx.load(bundle.root / graph.file) for entry in bundle.configurations for graph in entry.graphs.values()]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The whole network and all plans of the source's table 3.1, of one network."""
+    out = tmp_path_factory.mktemp("plans") / "vit.edgeseg"
+    requests = plan_grid([source(network())], grid("none", "published"), sweep=True)
+    return export_bundle(requests, out, data=None, options=ExportOptions(threads=1))
+
+
+def test_every_published_plan_has_the_networks_labels(published: Bundle) -> None:
+    assert len(published.configurations) == 14
+    assert min(entry.parity.label_agreement for entry in published.configurations) >= 0.999
+
+
+def test_graphs_cost_what_their_tokens_cost_and_share_their_weights(published: Bundle) -> None:
+    macs = {str(entry.knobs.plan): entry.graphs["step"].macs for entry in published.configurations}
+    assert macs["None"] > macs["3:0.2"] > macs["3:0.4"] > macs["3:0.4,5:0.4"] > macs["3:0.4,5:0.4,7:0.4"]
+    one_network = sum(each.numel() for each in network().parameters()) * 4
+    assert (published.root / "weights.bin").stat().st_size < 1.1 * one_network
+
+
+def test_graphs_have_no_operator_whose_shape_depends_on_values(published: Bundle) -> None:
+    for model in graphs_of(published):
+        assert not VALUE_DEPENDENT & {node.op_type for node in model.graph.node}
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        known = {entry.name: entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info}
+        free = [name for name, dims in known.items() if not all(side.dim_value > 0 for side in dims if side)]
+        assert free == []
+        outputs = {name for node in model.graph.node for name in node.output} - {"labels"}
+        assert outputs - set(known) == set()
+
+
+def test_manifest_says_how_many_tokens_go_on_and_how_they_were_ranked(published: Bundle) -> None:
+    (entry,) = [each for each in published.configurations if str(each.knobs.plan) == "3:0.4,5:0.4"]
+    assert entry.name == "vit_64x80_pause3-0.4_5-0.4_s16"
+    assert entry.notes["tokens"] == 20
+    assert entry.notes["tokens_after_layer"] == {"3": 12, "5": 8}
+    assert entry.notes["ranking_after_layer"] == {"3": "highest", "5": "highest"}
+
+
+@pytest.mark.parametrize("method", ["early-exit", "pause-random"])
+def test_other_methods_are_exported_with_equal_labels(method: str, tmp_path: Path) -> None:
+    requests = plan_grid([source(network())], grid("3:0.4,5:0.4,7:0.4", methods=(method,)), sweep=False)
+    bundle = export_bundle(requests, tmp_path / "a.edgeseg", data=None, options=ExportOptions(threads=1))
+    (entry,) = bundle.configurations
+    assert entry.parity.label_agreement >= 0.999
+    assert method in entry.name
+
+
+def test_graph_of_a_large_input_stays_within_the_limit_of_topk() -> None:
+    size_hw = (1024, 1056)
+    vit = source(network(VitSize(dim=8, heads=1, layers=2, mlp_ratio=1), size_hw), size_hw)
+    knobs = Configuration("vit", size_hw, labels_stride=16, method="pause", plan=TokenPlan.parse("1:0.05"))
+    variant = vit.variant(knobs)
+    assert variant.notes["tokens_after_layer"] == {"1": 4013}
+    assert variant.notes["ranking_after_layer"] == {"1": "lowest"}
+    constants = {entry.name: numpy_helper.to_array(entry) for entry in variant.graphs["step"].graph.initializer}
+    tops = [node for node in variant.graphs["step"].graph.node if node.op_type == "TopK"]
+    assert [int(constants[node.input[1]].reshape(-1)[0]) for node in tops] == [211]
+    assert TOPK_LIMIT < 4013
+    frame_rgb = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    expected, _ = vit.reference(knobs).step(frame_rgb)
+    labels = GraphRunner(variant).step(frame_rgb)["labels"][0]
+    assert (labels == expected).mean() >= 0.999
+
+
+def test_checkpoint_with_an_auxiliary_decoder_is_scored_with_a_plan(
+    tmp_path: Path, video_data: EvaluationData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vit_segmenter.VIT_SIZES, "ti", SMALL)
+    options = {"decoder": "linear", "size_hw": [48, 64]}
+    meta = CheckpointMeta("segmenter_ti", options, CLASSES, auxiliary={"layers": []}, trained_on={"size_hw": [48, 64]})
+    save_checkpoint(tmp_path / "vit.safetensors", network(size_hw=(48, 64)), meta)
+    vit, plans = checkpoint_source(tmp_path / "vit.safetensors"), grid("none", "3:0.6", size_hw=(48, 64))
+    requests = plan_grid([vit], plans, sweep=True)
+    bundle = export_bundle(
+        requests, tmp_path / "a.edgeseg", data=video_data, options=ExportOptions(max_offset=1, threads=1)
+    )
+    assert [len(entry.accuracy.miou) for entry in bundle.configurations] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("plans", "methods", "message"),
+    [
+        (("8:0.4",), (), "got 8, expected 1 to 7"),
+        (("3:0.4", "3:0.4"), (), "--plan names a value twice"),
+        (("3:0.4",), ("paws",), "unknown --method 'paws'"),
+        ((), ("pause",), "--method pause without a plan"),
+        (("none",), ("pause",), "--method pause without a plan"),
+        (("3:1",), (), "no token would be left"),
+    ],
+)
+def test_plan_that_does_not_fit_is_refused_and_nothing_written(
+    plans: tuple[str, ...], methods: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        export_bundle(
+            plan_grid([source(network())], grid(*plans, methods=methods), sweep=True),
+            tmp_path / "a.edgeseg",
+            data=None,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_for_a_network_without_tokens_is_refused() -> None:
+    facts = SourceFacts("fcn", "fcn.py", CLASSES, default_size_hw=(48, 64))
+    with pytest.raises(InputError, match=r"--plan is for networks on a plain ViT, and fcn\.py has no tokens"):
+        plan_grid([TorchSource(facts, tiny_fcn(), IMAGENET)], Grid(plans=parse_plans(["3:0.4"])), sweep=False)
+
+
+def test_sizes_of_a_sweep_divide_into_patches() -> None:
+    facts = SourceFacts(
+        "vit", "vit.py", CLASSES, default_size_hw=(192, 256), logits_stride=16, takes_plans=True, size_multiple=16
+    )
+    requests = plan_grid([TorchSource(facts, network(), IMAGENET)], Grid(labels_strides=(1,)), sweep=True)
+    assert [request.knobs.size_hw for request in requests] == [(192, 256), (144, 192), (96, 128)]
