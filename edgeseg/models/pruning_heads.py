@@ -9,6 +9,7 @@ an ATM decoder, logits beside another.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import InputError
@@ -23,7 +24,9 @@ THRESHOLDS = {"atm": 0.95, "fcn": 0.98}
 """p0: the probability from which a token is easy [Z tables 5.2 and 5.3]."""
 _ATM_LAYERS = 1
 LOWEST_SCORE = 1e-6
-"""Its logarithm still is a number."""
+"""Of a class that an ATM excludes, so that its logarithm is a logit like others."""
+_SMALLEST = 1e-30
+"""Whose logarithm still is a number."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,12 @@ class HeadPrediction:
     scores: Tensor
     """`(B, n, C)` in the terms of the network's decoder."""
     confidence: Tensor
-    """`(B, n)` in [0, 1]: score of the likeliest class; no gradient."""
+    """`(B, n)` in [0, 1]: probability p of the likeliest class; no gradient."""
+    certainty: Tensor
+    """`(B, n)`: log(p / (1 - p)), within -50 and 50. It ranks as p does, but tells apart what rounds to p = 1, so that
+    every engine ranks alike."""
     classes: Tensor
-    """int64 `(B, n)`: that class."""
+    """int64 `(B, n)`: the likeliest class."""
     stage: AtmStage | None
     """Masks `(B, C, n)` and presence of an ATM; None of an FCN."""
 
@@ -79,10 +85,30 @@ class PruningHeads(nn.Module):
             stage = head.predictions([tokens], mask)[-1]
             probability = head.scores(stage)
             scores = probability if self.beside_atm else probability.clamp(min=LOWEST_SCORE).log()
+            doubt = _atm_doubt(stage)
         else:
             stage = None
             logits = head([tokens])
             probability = logits.softmax(dim=-1)
             scores = probability if self.beside_atm else logits
+            doubt = _softmax_doubt(logits.detach())
         confidence, classes = probability.detach().max(dim=-1)
-        return HeadPrediction(scores, confidence, classes, stage)
+        certainty = (confidence.clamp(min=_SMALLEST).log() - doubt.clamp(min=_SMALLEST).log()).clamp(-50, 50)
+        return HeadPrediction(scores, confidence, certainty, classes, stage)
+
+
+@torch.no_grad()
+def _atm_doubt(stage: AtmStage) -> Tensor:
+    """`(B, n)`: 1 - presence * sigmoid(S) of the likeliest class, without the difference of two near ones."""
+    present = stage.presence.softmax(dim=-1)
+    doubt = present[..., 1:] + present[..., :1] * torch.sigmoid(-stage.masks)
+    return doubt.amin(dim=1)
+
+
+@torch.no_grad()
+def _softmax_doubt(logits: Tensor) -> Tensor:
+    """`(B, n)`: the sum of the other classes' probabilities."""
+    top, classes = logits.max(dim=-1, keepdim=True)
+    others = (classes != torch.arange(int(logits.shape[2]), device=logits.device)).to(logits)
+    share = (logits - top).exp()
+    return (share * others).sum(dim=-1) / share.sum(dim=-1)

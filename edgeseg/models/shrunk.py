@@ -13,6 +13,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -231,6 +232,7 @@ class ShrunkPass(ReductionPass):
 
     def _beside_subset(self, like: Tensor) -> Tensor:
         """`(1, patches)` of 1 for patches outside the 2x2 subset, else 0."""
-        beside = torch.ones(self.layout.grid_hw, dtype=like.dtype, device=like.device)
+        # Made by numpy, so that it is a constant of a graph.
+        beside = np.ones(self.layout.grid_hw, np.float32)
         beside[::2, ::2] = 0
-        return beside.reshape(1, -1)
+        return torch.from_numpy(beside.reshape(1, -1)).to(like)

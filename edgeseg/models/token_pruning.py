@@ -27,6 +27,8 @@ from edgeseg.token_plan import TokenPlan
 CONTEXTS = ("top-k", "average", "remove")
 CONTEXT = 5
 """k: tokens of each class that stay as context [Z 5.3.2]."""
+_FIRST = 128.0
+"""More than certainties lie apart."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class PruningRule:
     """Which tokens are easy, and what stays of them."""
 
     threshold: float
-    """p0: tokens of at least this confidence are easy."""
+    """p0: tokens of at least this confidence are easy; none when it is 1."""
     context: str = "top-k"
     """One of `CONTEXTS`."""
     k: int = CONTEXT
@@ -173,8 +175,8 @@ class PlannedPruningPass(PruningPass):
         if layer not in self._going:
             return tokens
         prediction = self.predict(layer, tokens[:, self.layout.prefix :])
-        everyone = torch.ones_like(prediction.confidence)
-        rank = 2 * context_tokens(prediction, everyone, self.k) - prediction.confidence
+        everyone = torch.ones_like(prediction.certainty)
+        rank = _FIRST * context_tokens(prediction, everyone, self.k) - prediction.certainty
         kept = select_highest(rank, self._going[layer])
         self._go_on(kept)
         return take(tokens, after_prefix(kept, self.layout.prefix))
@@ -211,12 +213,12 @@ class DynamicPruningPass(PruningPass):
         if self._rule is None:
             return tokens
         running = torch.ones_like(prediction.classes, dtype=torch.bool) if self._mask is None else self._mask
-        easy = self._easy(prediction.confidence, running)
+        easy = self._easy(prediction, running)
         leaves = easy
         if self._rule.context == "top-k":
-            leaves = easy & (context_tokens(prediction, easy.to(prediction.confidence), self.k) == 0)
+            leaves = easy & (context_tokens(prediction, easy.to(prediction.certainty), self.k) == 0)
         going = running & ~leaves
-        going |= _least_confident(prediction.confidence, running) & ~going.any(1, keepdim=True)
+        going |= _least_certain(prediction.certainty, running) & ~going.any(1, keepdim=True)
         if self._rule.context == "average":
             extra = self._averages(patches, prediction, running & ~going, extra)
         kept, self._mask = _fill_up(going)
@@ -224,12 +226,14 @@ class DynamicPruningPass(PruningPass):
         self._go_on(kept)
         return torch.cat((first, take(patches, kept), extra), dim=1)
 
-    def _easy(self, confidence: Tensor, running: Tensor) -> Tensor:
+    def _easy(self, prediction: HeadPrediction, running: Tensor) -> Tensor:
         """bool `(B, n)` of the running tokens."""
         assert self._rule is not None
         if self._rule.share is None:
-            return running & (confidence >= self._rule.threshold)
-        order = torch.where(running, confidence, -1.0).argsort(dim=1, descending=True, stable=True)
+            # Nobody is entirely sure, even where p rounds to 1.
+            return running & (prediction.confidence >= self._rule.threshold) & (self._rule.threshold < 1)
+        certainty = torch.where(running, prediction.certainty, -_FIRST)
+        order = certainty.argsort(dim=1, descending=True, stable=True)
         number = (running.sum(1, keepdim=True).double() * self._rule.share).floor()
         return order.argsort(dim=1) < number
 
@@ -249,7 +253,7 @@ def one_hot(prediction: HeadPrediction) -> Tensor:
     """`(B, C, n)` of 1 where the token is of the class, else 0."""
     number = int(prediction.scores.shape[2])
     classes = torch.arange(number, device=prediction.classes.device).reshape(1, number, 1)
-    return (prediction.classes.unsqueeze(1) == classes).to(prediction.confidence)
+    return (prediction.classes.unsqueeze(1) == classes).to(prediction.certainty)
 
 
 def context_tokens(prediction: HeadPrediction, among: Tensor, k: int) -> Tensor:
@@ -259,14 +263,14 @@ def context_tokens(prediction: HeadPrediction, among: Tensor, k: int) -> Tensor:
         among: `(B, n)` of 1 for the tokens that count, else 0.
     """
     of_class = one_hot(prediction) * among.unsqueeze(1)
-    confidence = of_class * prediction.confidence.unsqueeze(1)
-    least = confidence.topk(min(k, int(confidence.shape[2])), dim=2).values[..., -1:]
-    return ((confidence >= least).to(of_class) * of_class).amax(dim=1)
+    certainty = of_class * (prediction.certainty.unsqueeze(1) + _FIRST)
+    least = certainty.topk(min(k, int(certainty.shape[2])), dim=2).values[..., -1:]
+    return ((certainty >= least).to(of_class) * of_class).amax(dim=1)
 
 
-def _least_confident(confidence: Tensor, running: Tensor) -> Tensor:
+def _least_certain(certainty: Tensor, running: Tensor) -> Tensor:
     """bool `(B, n)`: True for one running token of each image."""
-    lowest = torch.where(running, confidence, 2.0).argmin(dim=1, keepdim=True)
+    lowest = torch.where(running, certainty, _FIRST).argmin(dim=1, keepdim=True)
     return torch.zeros_like(running).scatter(1, lowest, True)
 
 
