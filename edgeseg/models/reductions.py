@@ -7,6 +7,7 @@ from torch import nn
 
 from edgeseg.errors import InputError
 from edgeseg.models.pausing import Pausing, auxiliary_of
+from edgeseg.models.shrunk import Shrunk
 from edgeseg.models.token_reduction import KeepAll, TokenReduction
 from edgeseg.models.token_selection import AuxiliaryDecoder
 from edgeseg.models.vit_segmenter import VitSegmenter
@@ -47,6 +48,7 @@ def build_reduction(network: nn.Module, method: str, plan: TokenPlan) -> TokenRe
     """
     if not isinstance(network, VitSegmenter):
         raise InputError(f"token plans are for networks on a plain ViT | got {type(network).__name__}")
+    _refuse_shrunk(network)
     if not isinstance(network.reduction, KeepAll):
         raise InputError("the network computes fewer tokens already, as it was trained | leave the token plan out")
     # Also says which layers there are, before anything runs.
@@ -66,4 +68,10 @@ def add_auxiliary_decoder(network: nn.Module, classes: int, layers: tuple[int, .
     """
     if not isinstance(network, VitSegmenter):
         raise InputError(f"an auxiliary decoder needs a network on a plain ViT | got {type(network).__name__}")
+    _refuse_shrunk(network)
     network.auxiliary = AuxiliaryDecoder(classes, network.encoder.size.dim, layers)
+
+
+def _refuse_shrunk(network: VitSegmenter) -> None:
+    if isinstance(network.reduction, Shrunk):
+        raise InputError("a network built with shrink has its own way with tokens | it takes no plan and no [pausing]")

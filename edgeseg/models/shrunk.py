@@ -106,7 +106,7 @@ class QueryUpsampling(nn.Module):
         stages = zip(self.input_proj, self.proj_norm, self.stages, memories, masks, strict=True)
         for projection, norm, layers, memory, mask in stages:
             memory = norm(projection(memory))
-            for layer in layers:  # type: ignore[union-attr]
+            for layer in layers:  # type: ignore[attr-defined]
                 queries = layer(queries, memory, mask)
         return queries
 

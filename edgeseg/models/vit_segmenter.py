@@ -25,7 +25,8 @@ DECODERS = ("linear", "mask")
 class VitSegmenter(nn.Module):
     """Normalised images `(B, 3, H, W)` -> logits `(B, classes, H / patch, W / patch)`.
 
-    `reduction` says which tokens the encoder computes; it can be exchanged at any time, weights do not depend on it.
+    `reduction` says which tokens the encoder computes; it can be exchanged at any time, as weights do not depend on
+    it, except in a network built to shrink.
     """
 
     input_frames = 1

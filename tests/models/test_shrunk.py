@@ -12,11 +12,13 @@ from edgeseg.errors import InputError
 from edgeseg.export.onnx_export import export_module
 from edgeseg.export.wrapper import CameraToLabels, Preprocessing
 from edgeseg.models.complexity import named_complexity
+from edgeseg.models.reductions import build_reduction
 from edgeseg.models.registry import build_network
 from edgeseg.models.shrunk import SHRINKS, EdgeHead, QueryUpsampling, Shrinking, Shrunk, ShrunkPass
 from edgeseg.models.token_reduction import TokenLayout
 from edgeseg.models.vit import Attention, VitSize
 from edgeseg.models.vit_segmenter import VitSegmenter, build_segvit
+from edgeseg.token_plan import TokenPlan
 
 SMALL = VitSize(dim=24, heads=3, layers=4)
 PREFIX = 1
@@ -208,6 +210,11 @@ def check_graph_equals_network(network: VitSegmenter, size_hw: tuple[int, int]) 
 def test_wrong_option_is_refused(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build_network("segvit_ti", 5, size_hw=(64, 64), **options)
+
+
+def test_plan_for_a_shrunk_network_is_refused() -> None:
+    with pytest.raises(InputError, match="takes no plan"):
+        build_reduction(shrunk_network("qd"), "pause", TokenPlan.parse("1:0.5"))
 
 
 # What the table counts for the product of classes and masks at full size, which is element-wise here.
