@@ -11,15 +11,18 @@ from edgeseg.training.recipe import Recipe
 from edgeseg.training.recipe_file import load_recipe, parse_recipe, shipped_recipes
 
 
-def test_the_three_recipes_are_shipped() -> None:
-    assert list(shipped_recipes()) == ["camvid", "cityscapes", "street-tiny"]
+SHIPPED = ["camvid", "cityscapes", "street-tiny", "street-vit"]
 
 
-@pytest.mark.parametrize("name", ["camvid", "cityscapes", "street-tiny"])
+def test_the_recipes_are_shipped() -> None:
+    assert list(shipped_recipes()) == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipe_parses_and_names_things_that_exist(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.loss.name in LOSSES
-    build_network(recipe.network.name, 11, width=0.125)
+    build_network(recipe.network.name, 11, **recipe.network.options)
 
 
 def test_recipe_survives_its_dictionary() -> None:
