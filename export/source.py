@@ -29,6 +29,7 @@ from edgeseg.models.reductions import build_reduction
 from edgeseg.models.token_selection import ranking
 from edgeseg.models.vit import patch_grid
 from edgeseg.models.vit_segmenter import VitSegmenter
+from edgeseg.runtime.latency_model import TokenStack
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,18 @@ class TorchSource(Source):
         network = self._reduced(knobs) if knobs.rho is None else self._masked_network(knobs)
         return TorchReference(self._wrapped(network, knobs))
 
+    def token_stack(self, size_hw: tuple[int, int]) -> TokenStack:
+        """The tokens of the encoder at an input size, and its layers.
+
+        Raises:
+            InputError: the network is no plain ViT, or the size is no multiple of its patch.
+        """
+        if not isinstance(self._network, VitSegmenter):
+            raise InputError(f"{self.facts.origin} has no tokens that could stop | it is {self.facts.network}")
+        encoder = self._network.encoder
+        rows, columns = patch_grid(size_hw, encoder.size.patch)
+        return TokenStack(rows * columns, len(encoder.blocks))
+
     def _dense_graph(self, knobs: Configuration) -> ModelProto:
         # The masked configurations of one size are all cut from the same dense graph, one after another.
         key = (knobs.size_hw, knobs.labels_stride, knobs.method, knobs.plan)
@@ -140,10 +153,9 @@ class TorchSource(Source):
         """What the manifest says of the tokens: how many there are, and how many go on after each layer of the plan."""
         if knobs.plan is None or not isinstance(self._network, VitSegmenter):
             return {}
-        encoder = self._network.encoder
-        rows, columns = patch_grid(knobs.size_hw, encoder.size.patch)
-        tokens = rows * columns
-        counts = knobs.plan.counts(tokens, len(encoder.blocks))
+        stack = self.token_stack(knobs.size_hw)
+        tokens = stack.tokens
+        counts = knobs.plan.counts(tokens, stack.layers)
         before = dict(zip(counts, (tokens, *counts.values()), strict=False))
         return {
             "tokens": tokens,
