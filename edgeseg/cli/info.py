@@ -189,11 +189,20 @@ def _checkpoint_facts(path: Path, meta: "CheckpointMeta", cost: "Complexity") ->
         **_cost_facts(cost),
         "classes": f"{len(meta.classes)}: {', '.join(meta.classes.names)}",
         "masks": _words({key: value for key, value in meta.cwm.items() if key != "masked"}) if meta.cwm else "none",
+        "token plans": _auxiliary_text(meta),
         "trained on": _words(meta.trained_on),
         "scores": _words({key: value for key, value in meta.scores.items() if key != "iou"}),
         "recipe": str(meta.recipe.get("name", "")),
     }
     return {key: value for key, value in facts.items() if value}
+
+
+def _auxiliary_text(meta: "CheckpointMeta") -> str:
+    """Which plans an export can give this network's tokens; empty when it has no auxiliary decoder."""
+    if meta.auxiliary is None:
+        return ""
+    layers = ", ".join(map(str, meta.auxiliary["layers"])) or "any but the last"
+    return f"after layer {layers}; trained for {meta.auxiliary.get('criterion', 'pruning')}"
 
 
 def _words(values: Mapping[str, Any]) -> str:
