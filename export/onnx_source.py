@@ -18,6 +18,8 @@ from edgeseg.export.source import Source, SourceFacts
 from edgeseg.export.variant import Reference, Variant
 from edgeseg.export.wrapper import Preprocessing, labels_size
 
+_Step = tuple[str, list[str], dict[str, Any]]
+"""Operator, its constants, its attributes."""
 _FLOAT_INPUTS: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 
 
@@ -73,8 +75,12 @@ class OnnxSource(Source):
         # A prefix keeps the file's names apart from ours.
         model = compose.add_prefix(model, "network.")
         graph = model.graph
+        image = f"network.{self.face.input}"
+        # What a network of bytes casts itself need not be bytes again.
+        casts = all(node.op_type == "Cast" for node in graph.node if image in node.input)
+        takes_numbers = casts and self.face.element not in _FLOAT_INPUTS
         nodes = [
-            *_head(f"network.{self.face.input}", self.face, self._preprocessing),
+            *_head(image, self.face, self._preprocessing, takes_numbers=takes_numbers),
             *graph.node,
             *_tail(f"network.{self.face.output}", form, labels_hw),
         ]
@@ -144,16 +150,18 @@ def _labels_hw(form: OutputForm, knobs: Configuration) -> tuple[int, int]:
     return size_hw
 
 
-def _head(target: str, face: ModelFace, preprocessing: Preprocessing) -> list[NodeProto]:
-    """Bytes `[1, H, W, 3]` RGB -> the network's input `target`."""
-    steps: list[tuple[str, list[str], dict[str, Any]]] = []
+def _head(target: str, face: ModelFace, preprocessing: Preprocessing, *, takes_numbers: bool) -> list[NodeProto]:
+    """Bytes `[1, H, W, 3]` RGB -> the network's input `target`, as floats where it `takes_numbers` of any type."""
+    moves: list[_Step] = []
     if preprocessing.colour_order == "BGR":
-        steps.append(("Gather", ["head.bgr"], {"axis": 3}))
+        moves.append(("Gather", ["head.bgr"], {"axis": 3}))
     if face.layout == "NCHW":
-        steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
+        moves.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
+    # First of all a Cast: it is the only thing that TensorRT does with bytes.
+    steps: list[_Step] = [("Cast", [], {"to": TensorProto.FLOAT}), *moves]
     if face.element in _FLOAT_INPUTS:
-        steps += [("Cast", [], {"to": TensorProto.FLOAT}), ("Sub", ["head.shift"], {}), ("Mul", ["head.scale"], {})]
-    if face.element != TensorProto.FLOAT:
+        steps += [("Sub", ["head.shift"], {}), ("Mul", ["head.scale"], {})]
+    if face.element != TensorProto.FLOAT and not takes_numbers:
         steps.append(("Cast", [], {"to": face.element}))
     nodes, current = [], IMAGE
     for index, (kind, inputs, attributes) in enumerate(steps):

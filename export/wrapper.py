@@ -108,12 +108,14 @@ class CameraToLabels(nn.Module):
 
     def forward(self, image: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
         frames = [image] if previous is None else [previous, image]
+        # TensorRT takes bytes as input, and then only a Cast of them: nothing is moved before it.
+        numbers = [frame.float() for frame in frames]
         if self.swap_colours:
-            frames = [frame[..., [2, 1, 0]] for frame in frames]
-        stacked = frames[0] if len(frames) == 1 else torch.cat(frames, dim=3)
+            numbers = [each[..., [2, 1, 0]] for each in numbers]
+        stacked = numbers[0] if len(numbers) == 1 else torch.cat(numbers, dim=3)
         # One subtraction on bytes; the factor goes into the first convolution's weights where there is one. The mean
         # cannot: a convolution's zero padding stands for the mean colour, not for black.
-        logits = self.network((stacked.permute(0, 3, 1, 2).float() - self.shift) * self.scale)
+        logits = self.network((stacked.permute(0, 3, 1, 2) - self.shift) * self.scale)
         full = logits
         target_hw = labels_size(self.size_hw, (int(logits.shape[2]), int(logits.shape[3])), self.labels_stride)
         if target_hw != (int(logits.shape[2]), int(logits.shape[3])):
