@@ -7,6 +7,7 @@ of several cuts is fitted to those that were scored. The guess only ranks plans.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class AccuracyGuess:
     def _cost(self, layer: int, share: float) -> np.ndarray:
         """f_l at a share; beyond the last known one in the direction of the last two."""
         known = [(0.0, np.zeros_like(self._whole)), *sorted(self._costs[layer], key=lambda entry: entry[0])]
-        for (low, before), (high, after) in zip(known, known[1:], strict=False):
+        for (low, before), (high, after) in pairwise(known):
             if share <= high or high == known[-1][0]:
                 return before + (after - before) * (share - low) / (high - low)
         raise AssertionError("a layer without a single cut")

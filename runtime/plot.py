@@ -1,5 +1,6 @@
 """A picture of a pick: latency against LAmIoU, with the frame periods after which labels are a frame older."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def check_plot_path(path: Path | str) -> None:
     check_writable(path)
 
 
-def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None:
+def save_plot(pick: Pick, path: Path | str, *, title: str | None = None, front: Sequence[str] = ()) -> None:
     """Draw the rows of `pick` that are worth showing and mark the one chosen.
 
     Filled: predicted sLAmIoU, hollow: mIoU without delay.
@@ -38,6 +39,7 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None
     Args:
         path: .png, .svg or .pdf; written whole or not at all.
         title: above the picture; None: bundle-independent text with the frame rate.
+        front: configurations of the Pareto front of latency and mIoU, which a line joins.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -49,6 +51,7 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None) -> None
     figure, axes = pyplot.subplots(figsize=(9, 5.4), dpi=120)
     try:
         _draw_boundaries(axes, pick)
+        _draw_front(axes, pick, front)
         for row in pick.rows_to_show:
             _draw_row(axes, row, chosen=row.name == pick.row.name)
         _write_names(axes, pick)
@@ -83,6 +86,12 @@ def _draw_boundaries(axes: Any, pick: Pick) -> None:
             axes.text(
                 middle, 0.015, text, transform=axes.get_xaxis_transform(), ha="center", fontsize=8, color="#4b5563"
             )
+
+
+def _draw_front(axes: Any, pick: Pick, front: Sequence[str]) -> None:
+    points = {row.configuration: (row.p50_ms, row.miou) for row in pick.rows if row.compensation == "none"}
+    if joined := sorted(points[name] for name in front if name in points):
+        axes.plot(*zip(*joined, strict=True), color=_FAINT, linewidth=1, zorder=1, label="Pareto front without delay")
 
 
 def _draw_legend(axes: Any, pick: Pick) -> None:

@@ -1,0 +1,331 @@
+"""`edgeseg tune`: a checkpoint, labelled video and this device give the token plans worth having, and the best one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeseg.cli.options import FRAME_RATE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeseg.bundle import Bundle
+    from edgeseg.device_profile import DeviceProfile
+    from edgeseg.export.tuning import CheckpointBench
+    from edgeseg.runtime.pick import Pick
+    from edgeseg.runtime.plan_search import Objective, PlanGrid, SearchResult, Trial
+
+
+@click.command(name="tune")
+@click.argument("checkpoint")
+@click.option("--data", metavar="SPEC", required=True, help="Labelled video: a folder, or 'street'.")
+@click.option("--split", default="val", show_default=True, help="Split of --data.")
+@click.option("--fps", type=FRAME_RATE, required=True, help="Frame rate of the camera, frames per second.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
+@click.option("--size", metavar="HxW", help="Input size.  [default: as it was trained]")
+@click.option("--labels-stride", type=int, default=1, show_default=True, help="1, or the stride of the logits.")
+@click.option("--method", default="pause", show_default=True, help="pause, early-exit, prune or pause-random.")
+@click.option("--layers", metavar="L,...|A-B", help="Layers after which tokens may stop.  [default: 3,5,7]")
+@click.option("--proportions", metavar="P,...", help="Which shares of them may stop.  [default: .2,.3,.4,.6,.8]")
+@click.option("--max-layers", type=int, help="Cuts of a plan at most.  [default: 3, or the number of --layers]")
+@click.option("--search", default="guided", show_default=True, help="guided, greedy or exhaustive.")
+@click.option("--budget", type=click.IntRange(1), metavar="N",
+              help="Plans to measure at most.  [default: guided: a fifth of the grid]")  # fmt: skip
+@click.option("--statistic", default="streaming", show_default=True, type=click.Choice(["streaming", "expected"]),
+              help="What is maximised: sLAmIoU predicted for the loop, or LAmIoU over all samples.")  # fmt: skip
+@click.option("--compensation", metavar="NAMES", default="none", show_default=True,
+              help="Ways to move labels to the present that are chosen from too: all, or names.")  # fmt: skip
+@click.option("--rank-frames", type=click.IntRange(1), help="Frames that rank plans in the search.  [default: 240]")
+@click.option("--max-offset", default=8, show_default=True, help="Last delay of the accuracy tables, in frames.")
+@click.option("--samples", type=click.IntRange(1), help="Timed steps per plan in the search.  [default: 15]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.  [default: all usable cores]")
+@click.option("--frame-size", metavar="HxW", help="Size of the camera's frames.  [default: the input size]")
+@click.option("--out", metavar="NAME.edgeseg", help="Bundle to write, of the plans worth having.  [default: none]")
+@click.option("--profile", metavar="FILE", help="Device profile of --out.  [default: profiles/DEVICE.json]")
+@click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.  [default: beside the profile]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(checkpoint: str, as_json: bool, **options: Any) -> None:
+    """Choose the token plan of CHECKPOINT, a network on a plain ViT, with the best LAmIoU on this device.
+
+    A plan says after which layers which share of the tokens stops. The guided search measures few plans, predicts the
+    others by a model of the latency that it fits, and measures on where something could still win. The greedy one is
+    the PAUMER paper's: the best single cut, then a second, until another no longer helps.
+
+    The Pareto front of latency and mIoU is then exported, scored on all of --data and measured together; with --out it
+    is a bundle, with a profile that edgeseg pick reads.
+
+    \b
+    edgeseg tune runs/vit/checkpoint.safetensors --data street --fps 15 --out vit.edgeseg
+    edgeseg pick vit.edgeseg --fps 15
+    """
+    import json
+    from tempfile import TemporaryDirectory
+
+    from edgeseg.cli.export_progress import ExportProgress
+    from edgeseg.cli.options import measuring_bar
+    from edgeseg.config import parse_compensations
+    from edgeseg.optional import require
+    from edgeseg.runtime.pick import pick
+    from edgeseg.runtime.plan_search import search_plans
+
+    for module in ("torch", "onnx", "onnxscript"):
+        require(module, extra="export")
+    from edgeseg.export.pipeline import ExportOptions, export_bundle
+    from edgeseg.export.tuning import measure, plain_points, requests_for, worth_having
+
+    places = _places(options)
+    ways = parse_compensations(options["compensation"])
+    bench, grid = _prepared(checkpoint, options, ways)
+    exporting = ExportOptions(max_offset=options["max_offset"], threads=options["threads"], compensations=ways)
+    with ExportProgress() as progress:
+        objective = _objective(bench, options, grid, progress)
+        result = search_plans(
+            options["search"], grid, bench, objective, budget=options["budget"], progress=lambda _: progress.advance()
+        )
+    chosen = worth_having(result)
+    # Beside the bundle's place: everything appears there at the end, or nothing does.
+    with TemporaryDirectory(prefix=".edgeseg-tune-", dir=_folder(places)) as work:
+        made = Path(work) / (places["out"].name if places else "tune.edgeseg")
+        with ExportProgress() as progress:
+            bundle = export_bundle(
+                requests_for(bench, chosen), made, data=bench.data, options=exporting, progress=progress
+            )
+        with measuring_bar() as bar:
+            profile = measure(bundle, bench.data, _in_full(bench), None, bar)
+        picked = pick(bundle, profile, options["fps"], statistic=options["statistic"])
+        front = _front(plain_points(bundle, profile))
+        if places:
+            _publish(bundle, profile, places)
+    plotted = _plot(picked, front, options, places)
+    if as_json:
+        values = _json(result, picked, front, bench, grid)
+        files = {name: str(path) for name, path in (places or {}).items() if name != "plot"}
+        click.echo(json.dumps({**values, "plot": plotted, **files}, indent=1))
+        return
+    _print(result, picked, front, grid)
+    for name, path in (places or {}).items():
+        if name != "plot":
+            click.echo(f"{'bundle' if name == 'out' else name}: {path}")
+    if plotted:
+        click.echo(f"plot: {plotted}")
+
+
+def _places(options: dict[str, Any]) -> "dict[str, Path]":
+    """Where the bundle, its profile and the plot will be; empty without --out.
+
+    Raises:
+        InputError: one of them cannot be written, or would replace what is no bundle.
+    """
+    from edgeseg.atomic import check_writable
+    from edgeseg.cli.options import check_different_files
+    from edgeseg.errors import InputError
+    from edgeseg.export.bundle_writer import check_bundle_name
+    from edgeseg.runtime.device import default_profile_path
+    from edgeseg.runtime.plot import check_plot_path
+
+    if options["plot"]:
+        check_plot_path(options["plot"])
+    if options["out"] is None:
+        if options["profile"]:
+            raise InputError("--profile is the device profile of the bundle --out | give both, or neither")
+        return {}
+    out = Path(options["out"])
+    check_bundle_name(out)
+    check_writable(out, folder=True)
+    profile = Path(options["profile"]) if options["profile"] else default_profile_path(options["device"])
+    plot = Path(options["plot"]) if options["plot"] else profile.with_suffix(".png")
+    check_different_files(out=str(out), profile=str(profile), plot=str(plot))
+    check_writable(profile)
+    check_plot_path(plot)
+    return {"out": out, "profile": profile, "plot": plot}
+
+
+def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -> "tuple[CheckpointBench, PlanGrid]":
+    """The bench and the grid, checked before anything is measured."""
+    from edgeseg.cli.options import parse_size_hw
+    from edgeseg.data.open import open_dataset
+    from edgeseg.export.accuracy import EvaluationData
+    from edgeseg.export.source import checkpoint_source
+    from edgeseg.export.sweep import Grid, plan_grid
+    from edgeseg.export.tuning import (
+        DEFAULT_PROPORTIONS,
+        RANK_FRAMES,
+        SAMPLES,
+        CheckpointBench,
+        Measuring,
+        checked_layers,
+        plannable_layers,
+    )
+    from edgeseg.runtime.backends.base import runner_class
+    from edgeseg.runtime.plan_search import PlanGrid, planned_measurements
+    from edgeseg.runtime.session import checked_threads
+    from edgeseg.shipped import checkpoint_path
+
+    source = checkpoint_source(checkpoint_path(checkpoint))
+    sizes = (parse_size_hw(options["size"]),) if options["size"] else ()
+    knobs = plan_grid([source], Grid(sizes_hw=sizes, labels_strides=(options["labels_stride"],)), sweep=False)[0].knobs
+    able = plannable_layers(source, knobs, options["method"])
+    layers = checked_layers(_layers(options["layers"]), able, source.facts.origin)
+    proportions = _proportions(options["proportions"]) or DEFAULT_PROPORTIONS
+    cuts = min(3, len(layers)) if options["max_layers"] is None else options["max_layers"]
+    grid = PlanGrid(layers, proportions, cuts, source.token_stack(knobs.size_hw))
+    planned_measurements(options["search"], grid, options["budget"])
+    runner_class(options["device"])
+    frame_size_hw = parse_size_hw(options["frame_size"]) if options["frame_size"] else None
+    data = EvaluationData.open(open_dataset(options["data"]), options["split"])
+    data.check_network(source.facts.classes, source.facts.trained_on, source.facts.origin)
+    measuring = Measuring(
+        options["fps"],
+        options["device"],
+        options["samples"] or SAMPLES,
+        checked_threads(options["threads"]),
+        frame_size_hw,
+    )
+    bench = CheckpointBench(
+        source,
+        knobs,
+        options["method"],
+        data,
+        measuring,
+        rank_frames=options["rank_frames"] or RANK_FRAMES,
+        max_offset=options["max_offset"],
+        compensations=ways,
+    )
+    return bench, grid
+
+
+def _layers(text: str | None) -> list[int] | None:
+    from edgeseg.errors import InputError
+
+    if text is None:
+        return None
+    layers: list[int] = []
+    for part in text.split(","):
+        first, separator, last = part.partition("-")
+        try:
+            layers += range(int(first), int(last if separator else first) + 1)
+        except ValueError as error:
+            raise InputError(f"--layers is written 3,5,7 or 3-9 | got {text!r}") from error
+    return layers
+
+
+def _proportions(text: str | None) -> tuple[float, ...] | None:
+    from edgeseg.errors import InputError
+
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--proportions is written .2,.3,.4 | got {text!r}") from error
+
+
+def _objective(bench: "CheckpointBench", options: dict[str, Any], grid: "PlanGrid", progress: Any) -> "Objective":
+    from edgeseg.runtime.plan_search import Objective, planned_measurements
+
+    if len(bench.ways) > 1:
+        progress.stage(f"what {len(bench.ways) - 1} compensations add to a step", 1)
+    added_s = bench.added_s()
+    most = planned_measurements(options["search"], grid, options["budget"])
+    progress.stage(f"{options['search']} search, at most {most} of {len(grid)} plans", most)
+    return Objective(options["fps"], bench.data.fps, added_s, options["statistic"])
+
+
+def _in_full(bench: "CheckpointBench") -> Any:
+    """As for a profile: more steps than the search takes."""
+    from dataclasses import replace
+
+    from edgeseg.runtime.profiler import SAMPLES
+
+    return replace(bench.measuring, samples=max(SAMPLES, bench.measuring.samples))
+
+
+def _folder(places: "dict[str, Path]") -> Path | None:
+    """Where temporary files go: the bundle's own folder, so that it can be moved from there."""
+    if not places:
+        return None
+    places["out"].parent.mkdir(parents=True, exist_ok=True)
+    return places["out"].parent
+
+
+def _publish(bundle: "Bundle", profile: "DeviceProfile", places: "dict[str, Path]") -> None:
+    import shutil
+
+    from edgeseg.atomic import atomic_folder
+
+    with atomic_folder(places["out"]) as folder:
+        shutil.copytree(bundle.root, folder, dirs_exist_ok=True)
+    profile.save(places["profile"])
+
+
+def _front(points: "dict[str, tuple[float, float]]") -> list[str]:
+    from edgeseg.runtime.plan_search import pareto_front
+
+    return pareto_front(points)
+
+
+def _plot(picked: "Pick", front: list[str], options: dict[str, Any], places: "dict[str, Path]") -> str | None:
+    from edgeseg.errors import MissingPackageError
+    from edgeseg.runtime.plot import save_plot
+
+    path = options["plot"] or places.get("plot")
+    if path is None:
+        return None
+    try:
+        save_plot(picked, path, title=f"Token plans on {options['device']}, {options['fps']:g} frames/s", front=front)
+    except MissingPackageError as error:
+        click.echo(f"plot left out: {error}", err=True)
+        return None
+    return str(path)
+
+
+def _json(
+    result: "SearchResult", picked: "Pick", front: list[str], bench: "CheckpointBench", grid: "PlanGrid"
+) -> dict[str, Any]:
+    model = result.model
+    return {
+        "search": {
+            "name": result.search,
+            "grid_plans": len(grid),
+            "measurements": len(result.trials),
+            "scored": result.scored,
+            "stopped": result.stopped,
+            "latency_model": dict(
+                zip(("constant", "tokens", "tokens_squared", "cuts"), model.coefficients, strict=True)
+            )
+            | {"whole_ms": 1e3 * model.whole_s, "prediction_errors": list(result.prediction_errors)},
+            "trials": [_trial(trial, bench) for trial in result.trials],
+        },
+        "front": front,
+        **picked.as_dict(),
+    }
+
+
+def _trial(trial: "Trial", bench: "CheckpointBench") -> dict[str, Any]:
+    return {
+        "plan": None if trial.plan is None else str(trial.plan),
+        "p50_ms": 1e3 * trial.median_s,
+        "predicted_ms": None if trial.predicted_s is None else 1e3 * trial.predicted_s,
+        "miou": trial.miou,
+        "lamiou": trial.lamiou,
+        "compensation": bench.ways[trial.way].name,
+    }
+
+
+def _print(result: "SearchResult", picked: "Pick", front: list[str], grid: "PlanGrid") -> None:
+    from edgeseg.cli.tables import print_pick
+
+    print_pick(picked)
+    click.echo(f"Pareto front of latency and mIoU, fastest first: {', '.join(front)}")
+    errors = sorted(abs(error) for error in result.prediction_errors)
+    predicted = (
+        f"; latencies predicted before they were measured were off by {100 * errors[len(errors) // 2]:.1f} % (median), "
+        f"{100 * errors[-1]:.1f} % at most"
+        if errors
+        else ""
+    )
+    click.echo(
+        f"{result.search} search: {len(result.trials)} of {len(grid)} plans measured, accuracy of {result.scored} "
+        f"ranked; {result.stopped}{predicted}"
+    )
