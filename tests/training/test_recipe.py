@@ -10,7 +10,6 @@ from edgeseg.training.losses import LOSSES
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.recipe_file import load_recipe, parse_recipe, shipped_recipes
 
-
 SHIPPED = ["camvid", "cityscapes", "street-tiny", "street-vit"]
 
 
