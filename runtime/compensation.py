@@ -236,7 +236,7 @@ class Compensator:
             return "no motion known"
         if frame_hw != before.frame_hw:
             return "frame size"
-        if not captured_at_s > before.captured_at_s or math.isinf(captured_at_s):
+        if not 0 < captured_at_s - before.captured_at_s < math.inf:
             return "clock"
         return None
 

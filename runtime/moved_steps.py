@@ -59,8 +59,8 @@ class MovedSteps:
         labels: Future[np.ndarray] = Future()
         frame_rgb = clip.frame_rgb(self._next_index)
         begin_s = self._clock()
-        beside = thread.submit(self._beside, clip, begin_s, labels)
         try:
+            beside = thread.submit(self._beside, clip, begin_s, labels)
             labels.set_result(step(frame_rgb))
         except BaseException as error:  # Ctrl-C too: the thread must not wait for the labels of a step that is over
             labels.set_exception(error)

@@ -111,3 +111,14 @@ def test_the_thread_is_free_again_when_a_step_breaks(thread, error):
     with pytest.raises(error):
         MovedSteps(Compensation(), 1e6, Clock()).run(step, Clip(noise_frames(SIZE_HW), SIZE_HW), thread)
     assert thread.submit(lambda: "free").result(timeout=10) == "free"
+
+
+def test_the_thread_is_free_again_when_ctrl_c_comes_before_the_step(thread):
+    class Interrupted:
+        def submit(self, *work):
+            thread.submit(*work)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        MovedSteps(Compensation(), 1e6, Clock()).run(np.array, Clip(noise_frames(SIZE_HW), SIZE_HW), Interrupted())
+    assert thread.submit(lambda: "free").result(timeout=10) == "free"
