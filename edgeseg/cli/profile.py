@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 @click.option("--exhaustive", is_flag=True, help="Measure also what can no longer win.")
 @click.option("--samples", type=click.IntRange(1), help="Timed steps per candidate.  [default: 60]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.  [default: all usable cores]")
-@click.option("--frame-size", metavar="HxW", help="Size of the camera's frames.  [default: each configuration's own]")
+@click.option("--frame-size", metavar="HxW",
+              help="Size of the camera's frames.  [default: where labels are moved that of --video, or of the videos "
+              "that BUNDLE was scored on; else each configuration's own]")  # fmt: skip
 @click.option("--video", metavar="SRC", help="Take frames of this source.  [default: seeded noise that moves]")
 @click.option("--compensation", metavar="NAMES",
               help="Ways to move labels to the present that are measured with each configuration: all, none, or names "
@@ -83,7 +85,7 @@ def command(
         raise InputError("--split is a split of --data | give both")
     opened = Bundle.open(bundle_path(bundle))
     check_pickable(opened)
-    frame_size_hw = parse_size_hw(frame_size) if frame_size else None
+    given_size_hw = parse_size_hw(frame_size) if frame_size else None
     path = Path(out) if out else default_profile_path(device)
     plot_path = Path(plot) if plot else path.with_suffix(".png")
     check_different_files(out=str(path), plot=str(plot_path))
@@ -92,6 +94,9 @@ def command(
     frames_rgb = _frames_of(video) if video else None
     if wanted and (missing := _without_table(opened, wanted)):
         opened = _scored(opened, missing, data, split or "val", threads)
+    elif data:
+        click.echo(f"note: {opened.name} has all of these tables, --data was not read", err=True)
+    frame_size_hw = given_size_hw or _camera_size_hw(opened, wanted, frames_rgb)
     with measuring_bar() as progress:
         profile = profile_bundle(
             opened,
@@ -116,7 +121,7 @@ def command(
         click.echo(json.dumps(values, indent=1))
         return
     print_pick(chosen)
-    for note in _notes(profile):
+    for note in _notes(profile, is_size_given=given_size_hw is not None):
         click.echo(f"note: {note}")
     click.echo(f"profile: {path}" + (f"\nplot: {plot_path}" if plotted else ""))
 
@@ -138,7 +143,7 @@ def _scored(
     from edgeseg.errors import InputError
     from edgeseg.shipped import FOLDER
 
-    names = ", ".join(entry.name for entry in missing)
+    names = missing[0].name + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
     if data is None:
         raise InputError(
             f"{bundle.name} has no accuracy table for {names} | add --data with the labelled video that its tables "
@@ -174,7 +179,7 @@ def _check_can_grow(bundle: "Bundle") -> None:
         ) from error
 
 
-def _notes(profile: "DeviceProfile") -> list[str]:
+def _notes(profile: "DeviceProfile", *, is_size_given: bool) -> list[str]:
     """What to know about a measurement."""
     notes = []
     full = [entry for entry in profile.entries if entry.skipped is None]
@@ -186,9 +191,27 @@ def _notes(profile: "DeviceProfile") -> list[str]:
     if unmoved := profile.facts.get("unmoved"):
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(unmoved.items()))
         notes.append(f"labels of some steps stayed as they were while it was measured: {reasons}")
-    if profile.frame_size_hw is None and any(entry.flow_ms for entry in profile.entries):
-        notes.append("the flow was that of frames of each configuration's size: --frame-size HxW takes the camera's")
+    if not is_size_given and any(entry.flow_ms for entry in profile.entries):
+        size = "each configuration's size"
+        if profile.frame_size_hw is not None:
+            size = "{} x {}".format(*profile.frame_size_hw)
+        notes.append(f"the camera's frames were taken to be of {size}: --frame-size HxW measures with others")
     return notes
+
+
+def _camera_size_hw(
+    bundle: "Bundle", wanted: "Sequence[Compensation] | None", frames_rgb: "Sequence[np.ndarray] | None"
+) -> tuple[int, int] | None:
+    """Height and width of the frames whose flow moves labels: those of the video that is given, else of the videos that
+    the accuracy tables were made on, so that time and score are of the same flow. None where no labels are moved, or
+    the videos differ.
+    """
+    if not any(entry.compensation.moves for entry in bundle.candidates(wanted)):
+        return None
+    if frames_rgb is not None:
+        return frames_rgb[0].shape[0], frames_rgb[0].shape[1]
+    sizes = {entry.accuracy.size_hw for entry in bundle.configurations if entry.accuracy is not None}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _frames_of(source: str) -> "list[np.ndarray]":

@@ -124,14 +124,38 @@ def test_the_table_tells_how_labels_are_moved(run, scored):
     bundle, data = scored
     result = run(bundle.root, "--fps", 10, "--samples", 5, "--compensation", "late-warp", "--data", data)
     assert "late uf/2 = late-warp_dis-ultrafast_d2" in result.stdout
-    assert "--frame-size HxW takes the camera's" in result.stdout
+    assert "taken to be of 48 x 64: --frame-size HxW measures with others" in result.stdout
+
+
+def test_the_flow_is_that_of_the_scored_videos_frames_unless_others_are_given(run, scored):
+    bundle, data = scored
+    size_hw = bundle.configurations[0].accuracy.size_hw
+
+    def measured(*arguments):
+        result = run(bundle.root, "--fps", 10, "--samples", 2, *arguments, "--json")
+        return DeviceProfile.load(json.loads(result.stdout)["profile"]).frame_size_hw
+
+    assert measured("--compensation", "none") is None
+    assert measured("--compensation", "late-warp", "--data", data) == size_hw
+    assert measured("--frame-size", "64x96") == (64, 96)
+    assert measured("--video", "street:60x80") == (60, 80)
+
+
+def test_data_that_are_not_needed_are_said_to_be_left_unread(run, scored):
+    bundle, data = scored
+    arguments = (bundle.root, "--fps", 10, "--samples", 2, "--compensation", "late-warp", "--data", data)
+    assert "was not read" not in run(*arguments).stderr
+    assert "has all of these tables, --data was not read" in run(*arguments).stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--compensation", "late-warp"], "tiny has no accuracy table for late-warp_dis-ultrafast_d2 | add --data"),
-        (["--compensation", "all"], "add --data with the labelled video that its tables were made on"),
+        (
+            ["--compensation", "all"],
+            "dis-ultrafast_d2 and 5 more | add --data with the labelled video that its tables were made on",
+        ),
         (["--compensation", "later-warp"], "unknown compensation 'later-warp'"),
         (["--data", "somewhere"], "--data is for scoring compensations | name them"),
         (["--split", "val"], "--split is a split of --data | give both"),
