@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import Bundle, Candidate
 from edgeseg.config import Compensation
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import InputError
@@ -33,10 +33,10 @@ def fitting_profile(
     A profile that is given is used, with a warning in the log when it was measured otherwise. The stored one is left
     aside then, with the reason in the log, and the candidates are measured for what was asked.
 
-    A profile of before compensation stands for what it holds: the pick notes the candidates that it does not.
+    A profile without compensation stands for what it holds, and the log says that labels will not be moved.
 
     Args:
-        compensations: to be measured when nothing fits; None: those that the bundle has accuracy tables for.
+        compensations: what the pick is to be among; None: those that the bundle has accuracy tables for.
     """
     if profile is not None:
         given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile)
@@ -52,10 +52,12 @@ def fitting_profile(
     difference: str | None = "does not exist"
     if stored.is_file():
         found = DeviceProfile.load(stored)
-        difference = measured_otherwise(found, threads, frame_size_hw)
+        difference = measured_otherwise(found, threads, frame_size_hw) or _not_held(found, bundle, compensations)
         if found.bundle_digest != bundle.digest:
             difference = f"is of another bundle, {found.bundle_name} {found.bundle_digest[:12]}"
         if difference is None:
+            if compensations is None and _lacks_all_moved(found, bundle):
+                _log.warning("%s holds no compensation: labels are not moved; edgeseg profile measures it", stored)
             return found
     if fps is None:
         raise InputError(
@@ -64,7 +66,10 @@ def fitting_profile(
             f"--device {device}"
         )
     check_pickable(bundle)
-    _log.warning("the stored profile %s %s: measuring %s now", stored, difference, bundle.name)
+    keep = "" if frame_size_hw is None else " --frame-size {}x{}".format(*frame_size_hw)
+    _log.warning(
+        "the stored profile %s %s: measuring %s now; edgeseg profile%s stores it", stored, difference, bundle.name, keep
+    )
     return profile_bundle(
         bundle,
         device=device,
@@ -95,3 +100,27 @@ def measured_otherwise(
     if has_flow and measured_hw is None and frame_size_hw is not None:
         return "has the flow of frames of the configurations' sizes, asked are {} x {}".format(*frame_size_hw)
     return None
+
+
+def _not_held(profile: DeviceProfile, bundle: Bundle, compensations: Sequence[Compensation] | None) -> str | None:
+    """That a profile has no samples with any of `compensations`: when all were raced they could not win."""
+    candidates = [] if compensations is None else _scored(bundle, compensations)
+    if not candidates or any(_has_samples(profile, entry) for entry in candidates):
+        return None
+    names = dict.fromkeys(entry.compensation.name for entry in candidates)
+    return f"holds no latencies with {', '.join(names)}"
+
+
+def _lacks_all_moved(profile: DeviceProfile, bundle: Bundle) -> bool:
+    """Whether the bundle has tables of moved labels, and the profile never heard of moving any."""
+    moved = [entry for entry in _scored(bundle, None) if entry.compensation.moves]
+    return bool(moved) and all(profile.entry_of(entry) is None for entry in moved)
+
+
+def _scored(bundle: Bundle, compensations: Sequence[Compensation] | None) -> list[Candidate]:
+    return [entry for entry in bundle.candidates(compensations) if entry.table is not None]
+
+
+def _has_samples(profile: DeviceProfile, candidate: Candidate) -> bool:
+    entry = profile.entry_of(candidate)
+    return entry is not None and bool(entry.samples_ms)

@@ -13,7 +13,7 @@ from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.metrics.latency_aware import latency_tax
 from edgeseg.metrics.rated_table import RatedTable
-from edgeseg.runtime.pick_reason import left_out, reason, remarks
+from edgeseg.runtime.pick_reason import is_left_to_measure, left_out, reason, remarks
 
 STATISTICS = ("streaming", "expected", "median")
 """`streaming`: the predicted sLAmIoU, what a reader of the camera loop finds (with compensation: at the camera's rate);
@@ -152,7 +152,9 @@ def pick(
     ]
     notes = left_out([candidate for candidate in candidates if candidate.name not in measured], profile)
     if not rows:
-        raise ArtifactError(f"nothing to pick from in {bundle.name} | {'; '.join(notes)}")
+        advice = f" | measure them: edgeseg profile {bundle.root} --fps {fps:g} --exhaustive"
+        could = any(is_left_to_measure(candidate, profile) for candidate in candidates)
+        raise ArtifactError(f"nothing to pick from in {bundle.name} | {'; '.join(notes)}{advice if could else ''}")
     rows.sort(key=_order(statistic))
     if rows[0].excluded:
         raise InputError(_nothing_fits(rows, max_latency_ms, min_miou))

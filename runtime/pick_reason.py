@@ -87,6 +87,13 @@ def left_out(candidates: Sequence["Candidate"], profile: "DeviceProfile") -> lis
     return notes + [f"{text} ({_times(count)})" for text, count in counts.items()]
 
 
+def is_left_to_measure(candidate: "Candidate", profile: "DeviceProfile") -> bool:
+    """Whether a candidate could be picked once it is measured: it has a table, and was not found to be unusable."""
+    entry = profile.entry_of(candidate)
+    is_unusable = entry is not None and entry.skipped is not None and not entry.skipped.startswith(CANNOT_WIN)
+    return candidate.table is not None and not is_unusable
+
+
 def _times(count: int) -> str:
     return f"{count} candidate{'' if count == 1 else 's'}"
 

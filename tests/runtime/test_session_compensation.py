@@ -8,6 +8,7 @@ from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.data.video import Video
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
+from edgeseg.runtime.device import default_profile_path
 from edgeseg.runtime.run import run_loop
 from edgeseg.runtime.session import load
 from edgeseg.runtime.source import VideoSource
@@ -69,8 +70,51 @@ def test_marking_invalid_pixels_leaves_the_pick_as_it_is(movable, profile):
 
 
 def test_nothing_is_picked_when_no_table_is_of_the_compensation(movable, profile):
-    with pytest.raises(ArtifactError, match="nothing to pick from"):
+    with pytest.raises(ArtifactError, match=r"nothing to pick from .* makes it \(1 candidate\)$"):
         load(movable, profile=profile, compensation="extrapolate")
+
+
+@pytest.fixture
+def stored(movable, tmp_path, monkeypatch):
+    """Stores a profile of these entries as this device's."""
+    monkeypatch.chdir(tmp_path)
+
+    def store(*entries):
+        made = DeviceProfile("cpu", {}, "m", movable.digest, 15.0, False, None, 1, entries, "2026-01-01", "profile")
+        made.save(default_profile_path("cpu"))
+
+    return store
+
+
+LEFT = LatencyProfile(PLAIN, "d", (), 0, skipped="cannot win: its network alone", compensation=MOVED)
+
+
+def test_what_could_not_win_is_measured_when_it_is_asked_for(movable, stored, caplog):
+    stored(LatencyProfile(PLAIN, "d", (40.0,) * 9, 5), LEFT)
+    with load(movable, fps=15, threads=1, compensation=MOVED) as session:
+        assert session.pick.row.compensation == MOVED.name
+    assert "holds no latencies with late-warp_dis-ultrafast_d2: measuring" in caplog.text
+
+
+def test_what_could_not_win_is_not_measured_when_nothing_is_asked_for(movable, stored, caplog):
+    stored(LatencyProfile(PLAIN, "d", (40.0,) * 9, 5), LEFT)
+    with load(movable, fps=15, threads=1) as session:
+        assert session.compensation == UNCOMPENSATED
+    assert caplog.records == []
+
+
+def test_the_log_says_so_when_the_stored_profile_is_of_before_compensation(movable, stored, caplog):
+    stored(LatencyProfile(PLAIN, "d", (40.0,) * 9, 5))
+    with load(movable, fps=15, threads=1) as session:
+        assert session.compensation == UNCOMPENSATED
+    assert "holds no compensation: labels are not moved" in caplog.text
+
+
+def test_the_pick_says_how_to_measure_what_could_not_win(movable):
+    entries = (LatencyProfile(PLAIN, "d", (40.0,) * 9, 5), LEFT)
+    made = DeviceProfile("cpu", {}, "m", movable.digest, 15.0, False, None, 1, entries, "2026-01-01", "profile")
+    with pytest.raises(ArtifactError, match=r"measure them: edgeseg profile \S+ --fps 15 --exhaustive"):
+        load(movable, profile=made, compensation=MOVED)
 
 
 def test_a_named_configuration_is_not_compensated_unless_told_to(movable):
