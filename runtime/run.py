@@ -230,6 +230,7 @@ def _line(result: Result) -> dict[str, Any]:
         "published_at": round(result.published_at, 6),
         "age_s": round(result.age_s, 6),
         "step_ms": round(result.step_ms, 3),
+        "stands_for": round(result.stands_for, 6),
         "source_index": result.source_index,
         "source_age_s": round(result.published_at - result.source_at, 6),
         "moved_px": round(result.moved_px, 3),

@@ -191,7 +191,8 @@ class _Board:
         image[wrong_late & wrong_moved] = BOTH
         image[wrong_late & ~wrong_moved] = ONLY_LATE
         image[wrong_moved & ~wrong_late] = ONLY_MOVED
-        return image, f"wrong: {wrong_late.mean():.1%} -> {wrong_moved.mean():.1%}", "late only | moved only | both"
+        late_share, moved_share = (wrong.sum() / max(1, counted.sum()) for wrong in (wrong_late, wrong_moved))
+        return image, f"wrong: {late_share:.1%} -> {moved_share:.1%}", "late only | moved only | both"
 
     def _laid_out(self, panels: list[np.ndarray], titles: list[str], lines: list[str]) -> np.ndarray:
         height, width = self._panel_hw

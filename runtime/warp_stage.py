@@ -241,5 +241,8 @@ def chosen_rate(rate: str | None, compensation: "Compensation", *, check_consist
         raise InputError(f"unknown rate {rate!r} | known: {', '.join(RATES)}")
     if not compensation.moves and (chosen == "camera" or check_consistency):
         what = "labels at the camera's rate" if chosen == "camera" else "labels with a share of invalid pixels"
-        raise InputError(f"{what} are moved labels | give a compensation, or leave that out")
+        raise InputError(
+            f"{what} are moved labels, and the compensation is none | give one, such as late-warp+extrapolate, or "
+            "leave that out"
+        )
     return chosen

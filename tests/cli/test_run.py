@@ -69,6 +69,7 @@ def test_run_tells_what_compensation_did(bundle, images, tmp_path):
     assert "warp           p50" in result.stdout
     rows = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
     assert all(row["source_index"] <= row["frame_index"] for row in rows)
+    assert all(row["stands_for"] == row["captured_at"] for row in rows if row["fallback"] is None)
     summary = json.loads(run(*arguments, "--json").stdout)
     assert summary["compensation"]["name"] == "late-warp_dis-ultrafast_d1"
 
@@ -98,7 +99,10 @@ def test_run_stops_after_the_frames_asked_for(bundle, images):
         (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
         (["--source", "street", "--configuration", "plain_32x48", "--json", "--json-lines", "-"], "both write"),
         (["--source", "street", "--profile", "missing.json"], "no device profile"),
-        ([*PLAIN, "--rate", "camera"], "labels at the camera's rate are moved labels"),
+        (
+            [*PLAIN, "--rate", "camera"],
+            "labels at the camera's rate are moved labels, and the compensation is none | give one",
+        ),
         ([*PLAIN, "--check-consistency"], "share of invalid pixels are moved labels"),
         ([*PLAIN, "--mark-invalid"], "name how: --compensation"),
         ([*PLAIN, "--compensation", "forwards"], "unknown compensation 'forwards'"),
