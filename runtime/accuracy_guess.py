@@ -65,9 +65,7 @@ class AccuracyGuess:
             for plan, table in self._scored.items()
             if plan is not None and len(plan.cuts) > 1
         ]
-        singles = [
-            float(np.abs(self._whole - table).mean()) for plan, table in self._scored.items() if plan is not None
-        ]
+        singles = [float(np.abs(cost).mean()) for costs in self._costs.values() for _, cost in costs]
         # Before any evidence: a part of what a single cut costs, in the middle; it goes on to count as two plans.
         assumed = NO_EVIDENCE * float(np.median(singles)) if singles else 0.0
         energy = sum(guessed**2 for guessed, _ in pairs)

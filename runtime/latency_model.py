@@ -18,7 +18,7 @@ import numpy as np
 from edgeseg.errors import InputError
 from edgeseg.token_plan import TokenPlan
 
-RIDGE = 0.02
+RIDGE = 0.002
 """Weight of the guess, against relative errors of the measurements."""
 _TERMS = 4
 
@@ -84,7 +84,7 @@ class LatencyModel:
         guess = np.array([0.0, 1.0, 0.0, 0.0])
         design = np.vstack([rows, ridge])
         target = np.concatenate([np.ones(len(ratios)), ridge @ guess])
-        return cls(stack, whole_s, tuple(float(value) for value in _not_negative(design, target)))
+        return cls(stack, float(whole_s), tuple(float(value) for value in _not_negative(design, target)))
 
     def predict_s(self, plan: TokenPlan | None) -> float:
         """Latency in seconds with `plan`."""

@@ -188,8 +188,6 @@ def search_plans(
     Raises:
         InputError: an unknown search, or a budget that is too small for it.
     """
-    if search not in SEARCHES:
-        raise InputError(f"unknown search {search!r} | known: {', '.join(SEARCHES)}")
     allowed = planned_measurements(search, grid, budget)
     run = _Run(grid, workbench, objective, allowed, progress or (lambda trial: None))
     stopped = {"guided": run.guided, "greedy": run.greedy, "exhaustive": run.exhaustive}[search]()
@@ -200,8 +198,10 @@ def planned_measurements(search: str, grid: PlanGrid, budget: int | None) -> int
     """Measurements that a search makes at most.
 
     Raises:
-        InputError: the budget is too small for it.
+        InputError: an unknown search, or the budget is too small for it.
     """
+    if search not in SEARCHES:
+        raise InputError(f"unknown search {search!r} | known: {', '.join(SEARCHES)}")
     singles = len(grid.single_cuts)
     most = len(grid)
     if search == "greedy":

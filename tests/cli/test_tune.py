@@ -1,0 +1,132 @@
+"""`edgeseg tune` from the outside: a bundle that can be picked from, figures on stdout, mistakes as one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edgeseg.bundle import Bundle
+from edgeseg.cli import main
+from edgeseg.cli.tune import _layers
+from edgeseg.errors import InputError
+
+pytest.importorskip("torch", reason="tuning needs the export extra")
+
+import torch
+
+from edgeseg.classes import ClassSet, distinct_colours
+from edgeseg.models.registry import NETWORKS
+from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+from support import tiny_vit
+
+torch.set_num_threads(1)
+NAMES = ("road", "car", "sky")
+QUICK = ("--fps", 10, "--threads", 1, "--samples", 2, "--max-offset", 2)
+
+
+@pytest.fixture
+def vit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny ViT with an auxiliary decoder, for the classes of `noise`."""
+    monkeypatch.setitem(NETWORKS, tiny_vit.NAME, tiny_vit.BUILDER)
+    monkeypatch.setattr("edgeseg.runtime.profiler.SAMPLES", 5)
+    classes = ClassSet(NAMES, distinct_colours(3), movable=("car",))
+    where = {"dataset": "other", "splits": ["train"], "size_hw": [48, 64]}
+    meta = CheckpointMeta(tiny_vit.NAME, {}, classes, auxiliary={"layers": []}, trained_on=where)
+    save_checkpoint(tmp_path / "vit.safetensors", tiny_vit.seeded(3), meta)
+    return tmp_path / "vit.safetensors"
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    """stdout of `edgeseg ARGUMENTS`, or stderr when it is to fail."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result.stdout if code == 0 else result.stderr
+
+
+def test_tuned_bundle_can_be_picked_from_at_once(vit, video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = ("--layers", "2,4", "--proportions", "0.5", "--compensation", "late-warp")
+    values = json.loads(run("tune", vit, "--data", video, *QUICK, *grid, "--out", "a.edgeseg", "--json"))
+    bundle = Bundle.open("a.edgeseg")
+    names = [entry.name for entry in bundle.configurations]
+    assert names[0] == "tiny_vit_48x64"
+    assert set(values["front"]) <= set(names)
+    assert values["search"]["measurements"] == len(values["search"]["trials"]) <= values["search"]["grid_plans"] == 4
+    assert all(entry.accuracy.compensated and entry.parity.label_agreement >= 0.999 for entry in bundle.configurations)
+    assert Path(values["plot"]).is_file()
+    picked = json.loads(run("pick", "a.edgeseg", "--fps", 10, "--json"))
+    assert picked["configuration"] == values["configuration"]
+    assert {row["compensation"] for row in picked["rows"]} == {"none", "late-warp_dis-ultrafast_d2"}
+
+
+def test_without_out_figures_are_printed_and_nothing_is_left(vit, video, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("TMPDIR", str(work))
+    grid = ("--layers", "3", "--proportions", "0.5", "--search", "exhaustive", "--rank-frames", 4)
+    text = run("tune", vit, "--data", video, *QUICK, *grid)
+    assert "tiny_vit_48x64" in text
+    assert "Pareto front of latency and mIoU" in text
+    assert "exhaustive search: 2 of 2 plans measured" in text
+    assert list(work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--layers", "2,6"), "--layers: layer out of range | got 6"),
+        (("--layers", "a"), "--layers is written 3,5,7 or 3-9"),
+        (("--proportions", "0.5,1"), "proportion out of range"),
+        (("--proportions", "half"), "--proportions is written .2,.3,.4"),
+        (("--max-layers", 3, "--layers", "2,4"), "--max-layers lies between 1 and the number of --layers"),
+        (("--method", "stop"), "unknown --method 'stop'"),
+        (("--method", "prune"), "--method prune does not fit"),
+        (("--search", "random"), "unknown search 'random'"),
+        (("--budget", 2), "--budget is too small"),
+        (("--budget", 5, "--search", "exhaustive"), "--budget is too small"),
+        (("--device", "abacus"), "unknown device 'abacus'"),
+        (("--size", "40x60"), "does not divide into patches"),
+        (("--compensation", "sideways"), "unknown compensation 'sideways'"),
+        (("--out", "a.bundle"), "--out must end in .edgeseg"),
+        (("--profile", "p.json"), "--profile is the device profile of the bundle --out"),
+        (("--out", "a.edgeseg", "--plot", "p.txt"), "a plot is written as"),
+        (("--split", "test"), "has no split 'test'"),
+    ],
+)
+def test_mistake_is_one_line_and_leaves_nothing(vit, video, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    text = run("tune", vit, "--data", video, "--fps", 10, *arguments, code=2)
+    assert message in text
+    assert text.startswith("edgeseg: ")
+    assert len(text.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_convolutional_checkpoint_is_told_where_its_choices_are_made(checkpoint, video):
+    text = run("tune", checkpoint, "--data", video, "--fps", 10, code=2)
+    assert "token plans, which are for networks on a plain ViT" in text
+    assert "edgeseg export --sweep, then edgeseg profile" in text
+
+
+def test_interrupt_leaves_nothing(vit, video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    # In the middle of the last stage, when the bundle is whole and not yet in its place.
+    monkeypatch.setattr("edgeseg.runtime.pick.pick", interrupted)
+    grid = ("--layers", "3", "--proportions", "0.5", "--search", "exhaustive", "--rank-frames", 4)
+    run("tune", vit, "--data", video, *QUICK, *grid, "--out", "a.edgeseg", code=130)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_layers_are_a_list_or_a_range():
+    assert _layers("3,5-7") == [3, 5, 6, 7]
+    assert _layers(None) is None
+    with pytest.raises(InputError, match="--layers is written"):
+        _layers("3-")

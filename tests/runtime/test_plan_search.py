@@ -1,0 +1,151 @@
+"""Searches on a made-up device and network whose figures are formulas, so that the best plan is known."""
+
+import numpy as np
+import pytest
+
+from edgeseg.errors import InputError
+from edgeseg.runtime.latency_model import TokenStack
+from edgeseg.runtime.plan_search import (
+    Objective,
+    PlanGrid,
+    pareto_front,
+    planned_measurements,
+    search_plans,
+)
+from edgeseg.token_plan import TokenPlan
+
+STACK = TokenStack(tokens=192, layers=12)
+GRID = PlanGrid((3, 5, 7), (0.2, 0.4, 0.6, 0.8), 3, STACK)
+
+
+def plan(text: str) -> TokenPlan:
+    return TokenPlan.parse(text)
+
+
+class MadeUp:
+    """Latency by tokens, attention and cuts; accuracy falls with the cube of what has stopped, early layers more, and
+    with the delay. Counts how often it is asked."""
+
+    def __init__(self, whole_s: float = 0.110, fall: float = 0.1, ways: int = 1) -> None:
+        self.whole_s, self.fall, self.ways = whole_s, fall, ways
+        self.measured: list[TokenPlan | None] = []
+        self.scored: list[TokenPlan | None] = []
+
+    def latencies_s(self, cuts: TokenPlan | None) -> np.ndarray:
+        self.measured.append(cuts)
+        shares = STACK.per_layer(cuts) / STACK.tokens
+        met = 0.0 if cuts is None else sum(shares[layer - 1] for layer, _ in cuts.cuts)
+        middle = self.whole_s * (0.1 + 0.7 * shares.mean() + 0.2 * (shares**2).mean() + 0.012 * met)
+        return middle * np.array([1.0, 1.02, 0.99, 1.01, 1.0, 1.03, 0.98])
+
+    def tables(self, cuts: TokenPlan | None) -> np.ndarray:
+        self.scored.append(cuts)
+        stopped, miou = 0.0, 0.6
+        for layer, proportion in () if cuts is None else cuts.cuts:
+            then = stopped + proportion * (1 - stopped)
+            # More than the sum of its parts: what the guess does not know.
+            miou -= 0.2 * (then**3 - stopped**3) * (14 - layer) / 10 * (1 + 0.3 * stopped)
+            stopped = then
+        plain = miou * np.exp(-self.fall * np.arange(9))
+        return np.array([plain, np.full(9, miou)][: self.ways])
+
+
+def objective(fps: float = 15.0) -> Objective:
+    return Objective(fps, 15.0)
+
+
+@pytest.mark.parametrize("fps", [10, 15, 22, 30])
+@pytest.mark.parametrize("whole_s", [0.06, 0.11, 0.19])
+def test_guided_search_comes_within_half_a_percent_with_a_fifth_of_the_measurements(fps, whole_s):
+    everything = search_plans("exhaustive", GRID, MadeUp(whole_s), objective(fps))
+    device = MadeUp(whole_s)
+    found = search_plans("guided", GRID, device, objective(fps))
+    assert found.best.lamiou >= 0.995 * everything.best.lamiou
+    assert len(device.measured) == len(found.trials) <= len(GRID) / 5
+    assert len(device.scored) == found.scored < len(GRID) / 2
+
+
+def test_exhaustive_search_measures_every_plan_once():
+    device = MadeUp()
+    result = search_plans("exhaustive", GRID, device, objective())
+    assert sorted(map(str, device.measured)) == sorted(map(str, GRID.plans))
+    assert len(result.trials) == len(GRID) == 1 + 12 + 48 + 64
+
+
+def test_greedy_search_fixes_the_best_cut_before_it_sweeps_the_next():
+    device = MadeUp(0.19)
+    result = search_plans("greedy", GRID, device, objective())
+    first = max(result.trials[1:13], key=lambda trial: trial.lamiou).plan
+    assert device.measured[:13] == [None, *GRID.single_cuts]
+    assert all(set(first.cuts) < set(cuts.cuts) for cuts in device.measured[13:21])
+    assert len(device.measured) in (21, 25)
+
+
+def test_greedy_search_stops_when_a_cut_no_longer_helps():
+    # Without a fall of accuracy with the delay nothing is gained by being fast.
+    result = search_plans("greedy", GRID, MadeUp(fall=0.0), objective())
+    assert result.best.plan is None
+    assert result.stopped == "cut 1 no longer helps"
+    assert len(result.trials) == 13
+
+
+def test_guided_search_predicts_latencies_before_it_measures_them():
+    errors = search_plans("guided", GRID, MadeUp(0.19), objective()).prediction_errors
+    assert np.abs(errors[-3:]).max() < 0.03
+
+
+def test_the_way_that_moves_labels_best_decides_with_what_it_adds_to_the_latency():
+    cheap = Objective(15.0, 15.0, added_s=(0.0, 0.001))
+    dear = Objective(15.0, 15.0, added_s=(0.0, 5.0))
+    tables = np.array([[0.6, 0.5, 0.4], [0.6, 0.55, 0.3]])
+    assert cheap.best(tables, np.array([0.03]))[1] == 1
+    assert dear.best(tables, np.array([0.03]))[1] == 0
+
+
+def test_the_budget_is_kept():
+    device = MadeUp()
+    result = search_plans("guided", GRID, device, objective(), budget=4)
+    assert len(device.measured) == 4
+    assert "budget of 4" in result.stopped
+
+
+@pytest.mark.parametrize(
+    ("search", "budget", "least"), [("exhaustive", 124, 125), ("greedy", 12, 13), ("guided", 2, 3)]
+)
+def test_a_budget_that_is_too_small_is_refused_before_anything_is_measured(search, budget, least):
+    device = MadeUp()
+    with pytest.raises(InputError, match=f"--budget is too small .* at least {least} "):
+        search_plans(search, GRID, device, objective(), budget=budget)
+    assert device.measured == []
+
+
+def test_a_fifth_of_the_grid_is_the_budget_of_a_guided_search_by_default():
+    assert planned_measurements("guided", GRID, None) == 25
+    assert planned_measurements("greedy", GRID, None) == 1 + 12 + 8 + 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "proportions", "cuts", "words"),
+    [
+        ((3, 12), (0.4,), 1, "layer out of range"),
+        ((3,), (0.4, 1.0), 1, "proportion out of range"),
+        ((3, 3), (0.4,), 1, "--layers names at least one value, each once"),
+        ((3,), (), 1, "--proportions names at least one value"),
+        ((3, 5), (0.4,), 3, "--max-layers lies between"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(layers, proportions, cuts, words):
+    with pytest.raises(InputError, match=words):
+        PlanGrid(layers, proportions, cuts, STACK)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(InputError, match="unknown search 'random'"):
+        search_plans("random", GRID, MadeUp(), objective())
+    with pytest.raises(InputError, match="unknown statistic 'best'"):
+        Objective(15.0, 15.0, statistic="best")
+
+
+def test_front_holds_what_nothing_else_beats():
+    points = {"slow": (9.0, 0.7), "worse": (5.0, 0.4), "fast": (2.0, 0.3), "middle": (4.0, 0.5), "same": (4.0, 0.5)}
+    assert pareto_front(points) == ["fast", "middle", "slow"]
