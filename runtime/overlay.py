@@ -69,8 +69,7 @@ class VideoWriter:
             )
         frame_bgr = cv2.cvtColor(frame_rgb, cv2.COLOR_RGB2BGR)
         # OpenCV does not say when a write fails: a loop of hours must not go on for nothing.
-        if shutil.disk_usage(self._path.parent).free < frame_rgb.nbytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        _check_room(self._path, frame_rgb.nbytes)
         for _ in range(times):
             self._writer.write(frame_bgr)
             self.frames += 1
@@ -87,6 +86,8 @@ def video_writer(path: Path | str, fps: float, size_hw: tuple[int, int]) -> Iter
     if target.suffix.lower() != ".mp4":
         raise InputError(f"videos are written as .mp4 | got {target.name}")
     with atomic_file(target) as temporary:
+        # On a full disk OpenCV opens no video either, and does not say why.
+        _check_room(target, 3 * size_hw[0] * size_hw[1])
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size_hw[1], size_hw[0]))
         try:
             if not writer.isOpened():
@@ -96,6 +97,11 @@ def video_writer(path: Path | str, fps: float, size_hw: tuple[int, int]) -> Iter
         finally:
             writer.release()
         _check_whole(temporary, video.frames, target)
+
+
+def _check_room(path: Path, nbytes: int) -> None:
+    if shutil.disk_usage(path.parent).free < nbytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _check_whole(path: Path, frames: int, target: Path) -> None:
