@@ -331,6 +331,15 @@ def test_the_frames_that_labels_come_from_are_kept_however_long_the_stage_was_st
     assert (result.source.frame.index, result.frame.index, result.moved.fallback) == (58, 59, None)
 
 
+def test_no_frame_is_kept_in_mind_once_its_labels_have_come():
+    stage = warp_stage()
+    for index in range(5):
+        put_frame(stage, index, taken=True)
+    stage.put_labels(Finished(frame(3), truth(3), 1.0))
+    published(stage)
+    assert stage._noted == {4}
+
+
 def test_labels_are_moved_when_they_are_ready_before_their_frame_was_handed_over():
     stage = warp_stage()
     put_frame(stage, 0)
