@@ -203,20 +203,26 @@ def read_variants(bundle: Bundle) -> list[Variant]:
     Raises:
         ArtifactError: a file is missing or damaged.
     """
-    bundle.verify()
-    return [
-        Variant(
-            knobs=entry.knobs,
-            graphs={role: onnx.load(str(bundle.path(graph.file))) for role, graph in entry.graphs.items()},
-            first=entry.first,
-            then=entry.then,
-            links=entry.links,
-            notes=entry.notes,
-            parity=entry.parity,
-            accuracy=entry.accuracy,
-        )
-        for entry in bundle.configurations
-    ]
+    return [read_variant(bundle, entry) for entry in bundle.configurations]
+
+
+def read_variant(bundle: Bundle, entry: BundleConfiguration) -> Variant:
+    """One configuration of a bundle, with its weights.
+
+    Raises:
+        ArtifactError: a file of it is missing or damaged.
+    """
+    bundle.verify(entry.files)
+    return Variant(
+        knobs=entry.knobs,
+        graphs={role: onnx.load(str(bundle.path(graph.file))) for role, graph in entry.graphs.items()},
+        first=entry.first,
+        then=entry.then,
+        links=entry.links,
+        notes=entry.notes,
+        parity=entry.parity,
+        accuracy=entry.accuracy,
+    )
 
 
 def graph_file(configuration: str, role: str) -> str:

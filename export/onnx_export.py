@@ -16,6 +16,7 @@ from torch import nn
 
 from edgeseg.errors import InputError
 from edgeseg.export.graph_edit import check_graph, drop_output, fold_constants, fold_input_scale, rename_tensors
+from edgeseg.export.token_stages import recorded_stages
 from edgeseg.export.wrapper import CameraToLabels
 
 OPSET = 17
@@ -27,8 +28,8 @@ FRAME_IN, FRAME_OUT = "state_frame_in", "state_frame_out"
 def export_module(module: CameraToLabels) -> ModelProto:
     """The graph of one step: `image` (and `state_frame_in`) -> `labels` (and `state_frame_out`).
 
-    The tensor `logits` exists inside. Batch norms behind a convolution are folded into it, constants are folded, the
-    checker has passed.
+    The tensor `logits` exists inside, and those that `token_stages` names where tokens stop early. Batch norms behind a
+    convolution are folded into it, constants are folded, the checker has passed.
 
     Raises:
         InputError: the network cannot be traced, or labels of the asked stride cannot be had.
@@ -37,9 +38,13 @@ def export_module(module: CameraToLabels) -> ModelProto:
     height, width = module.size_hw
     inputs = tuple(torch.zeros(1, height, width, 3, dtype=torch.uint8) for _ in range(module.input_frames))
     names = [IMAGE, FRAME_IN][: module.input_frames]
-    model = fold_constants(_trace(module, inputs, names))
-    drop_output(model, LOGITS)
-    _name_by_module(model, module)
+    with recorded_stages(module) as inner:
+        traced = _trace(module, inputs, names)
+    rename_tensors(traced, dict(zip((entry.name for entry in traced.graph.output[2:]), inner, strict=True)))
+    model = fold_constants(traced)
+    for name in (LOGITS, *inner):
+        drop_output(model, name)
+    _name_by_module(model, module, {LOGITS, *inner})
     fold_input_scale(model)
     if module.input_frames == 2:
         _hand_on_frame(model)
@@ -94,9 +99,9 @@ def _hand_on_frame(model: ModelProto) -> None:
     model.graph.output.append(helper.make_tensor_value_info(FRAME_OUT, onnx.TensorProto.UINT8, shape))
 
 
-def _name_by_module(model: ModelProto, module: nn.Module) -> None:
-    """Give nodes, tensors and weights the names that the module's docstring promises."""
-    kept = {entry.name for entry in (*model.graph.input, *model.graph.output)} | {LOGITS}
+def _name_by_module(model: ModelProto, module: nn.Module, inner: set[str]) -> None:
+    """Give nodes, tensors and weights the names that the module's docstring promises; `inner` tensors have theirs."""
+    kept = {entry.name for entry in (*model.graph.input, *model.graph.output)} | inner
     weights = {entry.name for entry in model.graph.initializer}
     users = Counter(name for node in model.graph.node for name in node.input)
     taken: Counter[str] = Counter()

@@ -3,6 +3,7 @@
 image uint8 [1, H, W, 3] RGB -> float NCHW, normalised -> network -> logits -> (bilinear up-sampling) -> argmax -> uint8
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,8 +82,11 @@ class CameraToLabels(nn.Module):
             stride of the logits.
 
     `forward(image, previous=None)` takes uint8 `(1, H, W, 3)` RGB, and the frame before for a two-frame network, and
-    returns labels uint8 `(1, h, w)` and the logits.
+    returns labels uint8 `(1, h, w)`, the logits, and what `watched` gives then.
     """
+
+    watched: Callable[[], Sequence[Tensor]] | None = None
+    """Inner tensors of the pass that just ran."""
 
     shift: Tensor
     scale: Tensor
@@ -106,7 +110,7 @@ class CameraToLabels(nn.Module):
         self.register_buffer("shift", torch.tensor(preprocessing.shift * input_frames).reshape(shape), persistent=False)
         self.register_buffer("scale", torch.tensor(preprocessing.scale * input_frames).reshape(shape), persistent=False)
 
-    def forward(self, image: Tensor, previous: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, previous: Tensor | None = None) -> tuple[Tensor, ...]:
         frames = [image] if previous is None else [previous, image]
         # TensorRT takes bytes as input, and then only a Cast of them: nothing is moved before it.
         numbers = [frame.float() for frame in frames]
@@ -120,7 +124,8 @@ class CameraToLabels(nn.Module):
         target_hw = labels_size(self.size_hw, (int(logits.shape[2]), int(logits.shape[3])), self.labels_stride)
         if target_hw != (int(logits.shape[2]), int(logits.shape[3])):
             full = F.interpolate(logits, size=target_hw, mode="bilinear", align_corners=False)
-        return full.argmax(dim=1).to(torch.uint8), logits
+        watched = () if self.watched is None else self.watched()
+        return full.argmax(dim=1).to(torch.uint8), logits, *watched
 
 
 def labels_size(size_hw: tuple[int, int], logits_hw: tuple[int, int], labels_stride: int) -> tuple[int, int]:

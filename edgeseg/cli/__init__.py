@@ -28,7 +28,7 @@ COMMANDS = {
     "pick": "Pick a configuration from a stored device profile.",
     "tune": "Choose the token plan of a ViT for this device and frame rate.",
     "run": "Run a camera loop.",
-    "show": "Show what motion compensation changes, as a video.",
+    "show": "Show what motion compensation changes, or which tokens stop where.",
     "doctor": "Say which backends and devices are usable here.",
 }
 """Command -> its line in `edgeseg --help`; each is the object `command` of the module of that name."""

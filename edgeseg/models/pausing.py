@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edgeseg.errors import InputError
-from edgeseg.models.token_reduction import ReductionPass, TokenLayout
+from edgeseg.models.token_reduction import ReductionPass, TokenLayout, TokenStage
 from edgeseg.models.token_selection import AuxiliaryDecoder, after_prefix, entropy, put, select_highest, take
 from edgeseg.models.training_outputs import TrainingOutputs
 from edgeseg.models.vit_segmenter import VitSegmenter, to_map
@@ -79,14 +79,19 @@ class PausingPass(ReductionPass):
         self._pausing = pausing
         self._counts = pausing.plan.counts(layout.patches, layout.layers)
         self.pauses: list[Pause] = []
+        self.stages: list[TokenStage] = []
 
     def after_layer(self, layer: int, tokens: Tensor) -> Tensor:
         if layer not in self._counts:
             return tokens
         prefix, pausing = self.layout.prefix, self._pausing
         logits = pausing.auxiliary(tokens, layer)[:, prefix:] if pausing.needs_logits else None
-        kept = self._choose(layer, tokens[:, prefix:], logits)
+        # No gradient: what is chosen does not depend smoothly on the logits.
+        doubt = entropy(logits.detach()) if pausing.criterion == "entropy" and logits is not None else None
+        kept = self._choose(layer, tokens[:, prefix:], doubt)
         self.pauses.append(Pause(layer, tokens, kept, logits))
+        if logits is not None and doubt is not None:
+            self.stages.append(TokenStage(layer, kept, logits, doubt))
         return take(tokens, after_prefix(kept, prefix))
 
     def finish(self, collected: dict[int, Tensor]) -> dict[int, Tensor]:
@@ -101,14 +106,12 @@ class PausingPass(ReductionPass):
             logits = put(pause.logits, pause.kept, logits)
         return logits
 
-    def _choose(self, layer: int, patches: Tensor, logits: Tensor | None) -> Tensor:
+    def _choose(self, layer: int, patches: Tensor, doubt: Tensor | None) -> Tensor:
         """Indices `(B, k)` of the patches that go on."""
         batch, count = int(patches.shape[0]), int(patches.shape[1])
         random, going = self._pausing.random, self._counts[layer]
-        if self._pausing.criterion == "entropy":
-            assert logits is not None
-            # No gradient: what is chosen does not depend smoothly on the logits.
-            return select_highest(entropy(logits.detach()), going)
+        if doubt is not None:
+            return select_highest(doubt, going)
         if random is not None:
             return select_highest(torch.rand((batch, count), generator=random).to(patches.device), going)
         places = np.sort(np.random.default_rng(layer).permutation(count)[:going])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from edgeseg.errors import InputError
 from edgeseg.models.pruning_heads import LOWEST_SCORE, HeadPrediction, PruningHeads
-from edgeseg.models.token_reduction import LayerInput, ReductionPass, TokenLayout
+from edgeseg.models.token_reduction import LayerInput, ReductionPass, TokenLayout, TokenStage
 from edgeseg.models.token_selection import after_prefix, put, select_highest, take
 from edgeseg.models.training_outputs import TrainingOutputs
 from edgeseg.models.vit_segmenter import VitSegmenter, to_map
@@ -170,6 +170,7 @@ class PlannedPruningPass(PruningPass):
     def __init__(self, layout: TokenLayout, pruning: PlannedPruning) -> None:
         super().__init__(layout, pruning.heads, pruning.k)
         self._going = pruning.plan.counts(layout.patches, layout.layers)
+        self.stages: list[TokenStage] = []
 
     def after_layer(self, layer: int, tokens: Tensor) -> Tensor:
         if layer not in self._going:
@@ -178,6 +179,7 @@ class PlannedPruningPass(PruningPass):
         everyone = torch.ones_like(prediction.certainty)
         rank = _FIRST * context_tokens(prediction, everyone, self.k) - prediction.certainty
         kept = select_highest(rank, self._going[layer])
+        self.stages.append(TokenStage(layer, kept, prediction.scores, prediction.certainty))
         self._go_on(kept)
         return take(tokens, after_prefix(kept, self.layout.prefix))
 

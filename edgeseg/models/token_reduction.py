@@ -21,6 +21,7 @@ that belongs to one image is in the pass. Tokens are float `(B, prefix + n, D)`:
 always goes on, and never counts in n. In graphs n must follow from the plan and the grid alone, never from values.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,12 +59,28 @@ class LayerInput:
     """bool `(B, n)`: False where a token must not be attended to; for training on batches, never in a graph."""
 
 
+@dataclass(frozen=True)
+class TokenStage:
+    """Why tokens stopped after a layer, to look at."""
+
+    layer: int
+    kept: Tensor
+    """int64 `(B, k)`: which of the n tokens that ran until here went on."""
+    scores: Tensor
+    """`(B, n, C)`: what an auxiliary head says of them; the highest is their class."""
+    measure: Tensor
+    """`(B, n)`: what they were ranked by."""
+
+
 class ReductionPass:
     """One forward pass of the encoder without any reduction; methods override what they change.
 
     Args:
         layout: of the image's tokens.
     """
+
+    stages: Sequence[TokenStage] = ()
+    """Where tokens stopped by what was said of them, in order."""
 
     def __init__(self, layout: TokenLayout) -> None:
         self.layout = layout
