@@ -264,8 +264,8 @@ class _Run:
         return f"it has {self._grid.most_cuts} cuts, the most allowed"
 
     def guided(self) -> str:
-        for plan in self._grid.single_cuts:
-            self._score(plan)
+        for single in self._grid.single_cuts:
+            self._score(single)
         self._measure(self._most_different())
         while not self._is_spent:
             plan = self._most_promising()

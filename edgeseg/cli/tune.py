@@ -84,8 +84,8 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
             options["search"], grid, bench, objective, budget=options["budget"], progress=lambda _: progress.advance()
         )
     chosen = worth_having(result)
-    # Beside the bundle's place: everything appears there at the end, or nothing does.
-    with TemporaryDirectory(prefix=".edgeseg-tune-", dir=_folder(places)) as work:
+    # Apart from their places: bundle and profile appear there at the end, or nothing does.
+    with TemporaryDirectory(prefix="edgeseg-tune-") as work:
         made = Path(work) / (places["out"].name if places else "tune.edgeseg")
         with ExportProgress() as progress:
             bundle = export_bundle(
@@ -239,14 +239,6 @@ def _in_full(bench: "CheckpointBench") -> Any:
     from edgeseg.runtime.profiler import SAMPLES
 
     return replace(bench.measuring, samples=max(SAMPLES, bench.measuring.samples))
-
-
-def _folder(places: "dict[str, Path]") -> Path | None:
-    """Where temporary files go: the bundle's own folder, so that it can be moved from there."""
-    if not places:
-        return None
-    places["out"].parent.mkdir(parents=True, exist_ok=True)
-    return places["out"].parent
 
 
 def _publish(bundle: "Bundle", profile: "DeviceProfile", places: "dict[str, Path]") -> None:

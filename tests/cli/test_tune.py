@@ -121,7 +121,7 @@ def test_interrupt_leaves_nothing(vit, video, tmp_path, monkeypatch):
     # In the middle of the last stage, when the bundle is whole and not yet in its place.
     monkeypatch.setattr("edgeseg.runtime.pick.pick", interrupted)
     grid = ("--layers", "3", "--proportions", "0.5", "--search", "exhaustive", "--rank-frames", 4)
-    run("tune", vit, "--data", video, *QUICK, *grid, "--out", "a.edgeseg", code=130)
+    run("tune", vit, "--data", video, *QUICK, *grid, "--out", "new/a.edgeseg", code=130)
     assert sorted(tmp_path.iterdir()) == before
 
 
