@@ -43,6 +43,7 @@ torch.set_num_threads(1)
 SMALL = "--set network.width=0.125 --set data.size_hw=[48,64] --set optimiser.batch=2 --set run.validate_every=2"
 TRAIN = f"train {{place}}/small.toml {SMALL} --set optimiser.steps=2 --out new"
 PLAIN = "--configuration plain_32x48"
+VIT = "export {place}/vit.safetensors --out a.edgeseg"
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,7 @@ def _write_checkpoints(root: Path, make) -> None:
     make.checkpoint(root / "net.safetensors")
     make.checkpoint(root / "net4.safetensors", ("road", "car", "sky", "dog"))
     make.checkpoint(root / "other.safetensors", architecture="segformer_b0")
+    _write_transformer(root / "vit.safetensors")
     whole = (root / "net.safetensors").read_bytes()
     (root / "half.safetensors").write_bytes(whole[: len(whole) // 2])
     # log of a negative number: every logit is nan.
@@ -85,6 +87,18 @@ def _write_checkpoints(root: Path, make) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 48, 64]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), root / "nan.onnx")
+
+
+def _write_transformer(path: Path) -> None:
+    """ViT-Ti, untrained, without an auxiliary decoder."""
+    from edgeseg.classes import ClassSet, distinct_colours
+    from edgeseg.models.registry import build_network
+    from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+
+    options = {"decoder": "linear", "size_hw": [48, 64]}
+    classes = ClassSet(("road", "car", "sky"), distinct_colours(3))
+    meta = CheckpointMeta("segmenter_ti", options, classes, trained_on={"size_hw": [48, 64]})
+    save_checkpoint(path, build_network("segmenter_ti", 3, **options), meta)
 
 
 def _write_bundles(root: Path) -> None:
@@ -137,6 +151,16 @@ MISTAKES = {
         (f"{TRAIN} --data {{place}}/data --out {{place}}/small.toml/new", "small.toml is no folder"),
     ],
     "export": [
+        (f"{VIT} --plan 12:0.4", "plan 12:0.4: layer out of range | got 12, expected 1 to 11"),
+        (f"{VIT} --plan 3:1", "proportion out of range | got 1 after layer 3"),
+        (f"{VIT} --plan 3:nan", "proportion out of range | got nan after layer 3"),
+        (f"{VIT} --plan 3:0.4,3:0.2", "layers do not rise | got [3, 3]"),
+        (f"{VIT} --plan 3", "plan '3' is not readable"),
+        (f"{VIT} --plan 3:0.4", "the network has no auxiliary decoder"),
+        (f"{VIT} --plan 3:0.4 --method prune", "the network has no pruning heads"),
+        (f"{VIT} --method pause", "--method pause without a plan"),
+        (f"{VIT} --size 50x64", "does not divide into patches | got 50x64, expected multiples of 16"),
+        ("export {place}/net.safetensors --plan 3:0.4 --out a.edgeseg", "has no tokens that could stop"),
         ("export {place}/other.safetensors --out a.edgeseg", "unknown architecture 'segformer_b0' | known: swift"),
         ("export {place}/net4.safetensors --data {place}/data --out a.edgeseg", "it has also dog"),
         ("export {place}/net.safetensors --data {place}/label_size --out a.edgeseg", "label map of another size"),
