@@ -158,7 +158,8 @@ def _draw_first_column(board: _Board, stages: TokenStages) -> None:
 def _present(stages: TokenStages) -> list[int]:
     """Classes that occur in any of the panels, in order; the most frequent ones where there are many."""
     shown = [stages.labels, *(stop.labels for stop in stages.stops)]
-    shares = sum(np.bincount(labels.ravel(), minlength=256)[: len(stages.classes)] / labels.size for labels in shown)
+    counted = [np.bincount(labels.ravel(), minlength=256) / labels.size for labels in shown]
+    shares = np.sum(counted, axis=0)[: len(stages.classes)]
     occurring = np.flatnonzero(shares)
     return sorted(int(index) for index in occurring[np.argsort(-shares[occurring])][:_CLASSES])
 
