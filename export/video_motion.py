@@ -86,7 +86,6 @@ class VideoMotion:
         while self._known <= newest:
             self._compensator.add_frame(self._known, self._frame_rgb(self._known), self._known / self._fps)
             self._known += 1
-        # Fields do not depend on the mode, so that one compensator serves them all.
-        self._compensator.compensation = compensation
+        time_s = (index + offset) / self._fps
         stands_for_s = (index + target_offset) / self._fps if target_offset else None
-        return self._compensator.move(labels, index, newest, (index + offset) / self._fps, stands_for_s).labels
+        return self._compensator.move(labels, index, newest, time_s, stands_for_s, mode=compensation.mode).labels

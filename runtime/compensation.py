@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from edgeseg.config import Compensation
+from edgeseg.config import MODES, Compensation
 from edgeseg.errors import InputError
 from edgeseg.runtime.optical_flow import (
     consistent,
@@ -44,7 +44,8 @@ class MovedLabels:
     source_at_s: float
     """When that frame was captured; nan when it is not known (any more)."""
     moved_px: float
-    """Length of the motion, as root mean square over the picture, in pixels of the label map."""
+    """How far the pixels moved: root mean square over the picture of the lengths of their ways, in pixels of the label
+    map."""
     invalid_share: float
     """Share of the pixels that fail the forward-backward check; nan when that is not computed."""
     fallback: str | None
@@ -180,6 +181,8 @@ class Compensator:
         newest_index: int,
         time_s: float,
         stands_for_s: float | None = None,
+        *,
+        mode: str | None = None,
     ) -> MovedLabels:
         """Labels of one frame moved to `time_s`, from the frames up to `newest_index` alone.
 
@@ -191,12 +194,19 @@ class Compensator:
             source_index: frame that they were computed from.
             newest_index: newest frame to be used; one that was added.
             stands_for_s: time that the labels show; by default the capture time of their frame.
+            mode: how they are moved; by default the mode of the compensation. Motion does not depend on it, so that
+                one compensator that moves labels serves all modes.
+
+        Raises:
+            InputError: an unknown mode.
         """
+        if mode not in (None, *MODES):
+            raise InputError(f"unknown compensation mode {mode!r} | known: {', '.join(MODES)}")
         source = source_index
         step = self._steps.get(source)
         source_at_s = math.nan if step is None else step.captured_at_s
         try:
-            motion = self._motion(source, newest_index, float(time_s), stands_for_s)
+            motion = self._motion(source, newest_index, float(time_s), stands_for_s, mode or self.compensation.mode)
         except _Unmoved as reason:
             self.fallbacks[str(reason)] += 1
             return MovedLabels(labels.copy(), source, source_at_s, 0.0, math.nan, str(reason))
@@ -204,7 +214,7 @@ class Compensator:
             return MovedLabels(labels.copy(), source, source_at_s, 0.0, math.nan, None)
         path, factor = motion
         moved, invalid_share = self._moved(labels, path, factor)
-        moved_px = _mean_length(path.field, factor, labels.shape)
+        moved_px = _rms_length(path.field, factor, labels.shape)
         return MovedLabels(moved, source, source_at_s, moved_px, invalid_share, None)
 
     def _step(self, frame_rgb: np.ndarray, captured_at_s: float, before: _Step | None) -> _Step:
@@ -241,7 +251,7 @@ class Compensator:
         return None
 
     def _motion(
-        self, source: int, newest: int, time_s: float, stands_for_s: float | None
+        self, source: int, newest: int, time_s: float, stands_for_s: float | None, mode: str
     ) -> tuple[_Path, float] | None:
         """The motion field to move by and its factor; None when the labels are to stay where they are.
 
@@ -249,7 +259,6 @@ class Compensator:
         labels show to the newest one, labels of a time move by F (to - from) / span. Labels of the newest frame or of a
         later time move by the last known motion; back, when they are ahead of the time that is asked for.
         """
-        mode = self.compensation.mode
         if mode == "none":
             return None
         if source not in self._steps or newest not in self._steps:
@@ -336,7 +345,7 @@ class Compensator:
         return np.where(valid, moved, kept), 1.0 - float(valid.mean())
 
 
-def _mean_length(field: np.ndarray, factor: float, size_hw: tuple[int, ...]) -> float:
+def _rms_length(field: np.ndarray, factor: float, size_hw: tuple[int, ...]) -> float:
     """Root mean square of the field's ways, times `factor`, in pixels of a map of `size_hw`."""
     mean, deviation = cv2.meanStdDev(field)
     x, y = (math.hypot(*parts) for parts in zip(mean.ravel().tolist(), deviation.ravel().tolist(), strict=True))

@@ -19,7 +19,7 @@ class MovedStep:
     flow_s: tuple[float, ...]
     """What the flow of each camera frame took, the step's own frame first."""
     moved_px: float
-    """Mean length of the motion, in pixels of the label map."""
+    """How far the pixels moved: root mean square over the picture, in pixels of the label map."""
     fallback: str | None
     """Why the labels were left as they are; None when they were moved."""
 

@@ -35,7 +35,7 @@ class Result:
     anticipate. Moved ones: the newest frame, or with a compensation that extrapolates the next one, which is the first
     frame that can be there when they are read."""
     moved_px: float = 0.0
-    """Mean movement, in pixels."""
+    """How far the pixels moved: root mean square over the picture, in pixels of the label map."""
     invalid_share: float | None = None
     """Share of pixels that were hidden in the frame that the labels come from; None where that is not checked: it is
     when such pixels are marked, or the loop was told to check the consistency."""

@@ -364,6 +364,33 @@ def test_pixels_that_were_hidden_keep_their_label_or_are_marked(mark):
     assert (moved.labels[68:124, 100:136] == 1).mean() > 0.95
 
 
+def test_what_was_hidden_two_frames_back_stays_invalid_when_nothing_hides_since():
+    """A square goes to the right over a standing background, then stands: the last step alone hides nothing."""
+    frames, square = [], texture(5)[:64, :64]
+    for left in (80, 92, 92):
+        picture = texture()
+        picture[64:128, left : left + 64] = square
+        frames.append(rgb(picture))
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    compensator = Compensator(Compensation("late-warp", "dis-medium", 1, mark_invalid=True), ignore_value=99)
+    moved = run(compensator, frames, labels, 0, 1.0)
+    last_step_alone = compensator.move(labels, 1, 2, 1.0)
+    assert (moved.labels[68:124, 81:91] == 99).mean() > 0.5
+    assert not (last_step_alone.labels == 99).any()
+
+
+def test_the_mode_of_a_move_may_be_another_one(sliding):
+    compensator = Compensator(Compensation("late-warp"))
+    run(compensator, sliding, blobs(), 0, 0.0)
+    for mode in MODES:
+        own = run(Compensator(Compensation(mode)), sliding, blobs(), 0, 4 * PERIOD_S)
+        moved = compensator.move(blobs(), 0, 3, 4 * PERIOD_S, mode=mode)
+        assert (moved.labels == own.labels).all()
+        assert moved.moved_px == own.moved_px
+    with pytest.raises(InputError, match="unknown compensation mode 'sideways'"):
+        compensator.move(blobs(), 0, 3, 4 * PERIOD_S, mode="sideways")
+
+
 def test_invalid_share_is_unknown_when_consistency_is_not_checked(sliding):
     assert math.isnan(run(Compensator(Compensation()), sliding, blobs(), 0, 0.3).invalid_share)
 
