@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeseg.errors import InputError
+from edgeseg.runtime.frame_period import FramePeriod
 from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame
@@ -62,7 +63,7 @@ class CompensationSummary:
     source_age_ms: dict[str, float]
     """The same of the age of the frame that the labels were computed from, when they were published, in ms."""
     moved_px: float
-    """Mean movement over the results, in pixels."""
+    """Mean over the results of how far their pixels moved (`MovedLabels.moved_px`, a root mean square)."""
     invalid_share: float | None
     """Mean share of pixels that were hidden in the frame that the labels come from, over the results that were checked;
     None where none was."""
@@ -81,8 +82,9 @@ class WarpStage:
         compensation: how labels are moved; one that moves them.
         rate: `network`: a result per finished step. `camera`: a result per captured frame, and another one when newer
             labels are finished before the next frame.
-        period_s: time between two frames of the source. Modes that extrapolate move labels this far beyond the newest
-            frame: to the next frame, which is the first one that can be there when they are read.
+        period_s: time between two frames, as the source tells it. Modes that extrapolate move labels a period beyond
+            the newest frame: to the next frame, which is the first one that can be there when they are read. Where
+            frames come at their time, the period is taken from their capture times once there are some (`FramePeriod`).
         lead_s: how far ahead of their frame the network's labels are, as a network trained to anticipate gives them.
         paced: whether frames come at their time. Then what is late is skipped: the newest frame alone gives a result.
         ignore_value: for pixels that are marked invalid.
@@ -109,7 +111,7 @@ class WarpStage:
         self._compensator = Compensator(compensation, ignore_value=ignore_value, check_consistency=check_consistency)
         self._paced = paced
         self._period_s = period_s
-        self._ahead_s = period_s if "extrapolate" in compensation.mode else 0.0
+        self._measured_period = FramePeriod(period_s)
         self._lead_s = lead_s
         self._inbox: LatestSlot[Frame | Finished] = LatestSlot(stop, capacity=INBOX)
         self._noted: set[int] = set()
@@ -202,6 +204,13 @@ class WarpStage:
     def _add_frame(self, frame: Frame) -> None:
         self._compensator.add_frame(frame.index, frame.rgb, self._moment_s(frame))
         self._newest = frame
+        if self._paced:
+            self._measured_period.add(frame.index, frame.captured_at_s)
+
+    @property
+    def _ahead_s(self) -> float:
+        """How far beyond the newest frame labels are moved."""
+        return self._measured_period.seconds if "extrapolate" in self._compensation.mode else 0.0
 
     def _moment_s(self, frame: Frame) -> float:
         """When a frame shows the scene. Frames that wait until they are taken are those of a recording at its rate,

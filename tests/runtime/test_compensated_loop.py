@@ -285,10 +285,11 @@ def test_the_video_has_every_camera_frame_once_at_the_cameras_rate(session, grap
 
 
 def warp_stage(rate: str = "camera", **options) -> WarpStage:
-    return WarpStage(
-        Compensation("late-warp"), rate=rate, period_s=PERIOD_S, paced=True, ignore_value=255,
-        stop=threading.Event(), **options,
-    )  # fmt: skip
+    values = {
+        "compensation": Compensation("late-warp"), "period_s": PERIOD_S, "paced": True, "ignore_value": 255,
+        "stop": threading.Event(),
+    }  # fmt: skip
+    return WarpStage(rate=rate, **(values | options))
 
 
 def frame(index: int) -> Frame:
@@ -329,6 +330,27 @@ def test_the_frames_that_labels_come_from_are_kept_however_long_the_stage_was_st
     stage.put_labels(Finished(frame(58), truth(58), 1.0))
     (result,) = published(stage)
     assert (result.source.frame.index, result.frame.index, result.moved.fallback) == (58, 59, None)
+
+
+def test_labels_are_extrapolated_by_the_measured_period_when_the_camera_tells_another_rate():
+    """A camera of half the rate that it tells, as in the dark."""
+    stage = warp_stage("network", compensation=Compensation(), period_s=PERIOD_S / 2)
+    for index in range(6):
+        put_frame(stage, index, taken=True)
+    stage.put_labels(Finished(frame(3), truth(3), 1.0))
+    (result,) = published(stage)
+    assert result.stands_for_s == pytest.approx(6 * PERIOD_S)
+    assert right(result.moved.labels, 6) > 0.97
+
+
+def test_frames_of_a_recording_that_wait_are_a_stated_period_apart_however_they_come():
+    stage = warp_stage("network", compensation=Compensation(), period_s=2 * PERIOD_S, paced=False)
+    for index in range(6):
+        put_frame(stage, index)
+    stage.put_labels(Finished(frame(3), truth(3), 1.0))
+    (result,) = published(stage)
+    assert result.stands_for_s == pytest.approx(5 * PERIOD_S + 2 * PERIOD_S)
+    assert right(result.moved.labels, 6) > 0.97
 
 
 def test_no_frame_is_kept_in_mind_once_its_labels_have_come():
