@@ -7,6 +7,7 @@ from torch import nn
 
 from edgeseg.errors import InputError
 from edgeseg.models.pausing import Pausing, auxiliary_of
+from edgeseg.models.segvit import AtmDecoder
 from edgeseg.models.shrunk import Shrunk
 from edgeseg.models.token_reduction import KeepAll, TokenReduction
 from edgeseg.models.token_selection import AuxiliaryDecoder
@@ -27,7 +28,16 @@ def pause_random(network: VitSegmenter, plan: TokenPlan) -> TokenReduction:
 
 
 def early_exit(network: VitSegmenter, plan: TokenPlan) -> TokenReduction:
-    """Pausing by entropy, the paused tokens' labels from the auxiliary decoder [C 3.I]."""
+    """Pausing by entropy, the paused tokens' labels from the auxiliary decoder [C 3.I].
+
+    Raises:
+        InputError: the decoder is an ATM, whose scores in [0, 1] are on another scale than the auxiliary logits.
+    """
+    if isinstance(network.decoder, AtmDecoder):
+        raise InputError(
+            "early exit is for decoders that give logits, as the auxiliary one does | got an ATM (SegViT), whose "
+            "scores lie in [0, 1] | use pause, or prune with the pruning heads that SegViT can be trained with"
+        )
     return Pausing(plan, auxiliary_of(network), early_exit=True)
 
 

@@ -119,6 +119,15 @@ def test_cascade_reads_every_layer_at_its_places_when_tokens_paused_before() -> 
         torch.testing.assert_close(reduced.tokens[0][0], whole.tokens[0][0, places])
 
 
+def test_early_exit_beside_an_atm_is_refused_and_pausing_is_not() -> None:
+    beside_atm = build_segvit(CLASSES, SMALL, None, "binary", (64, 80)).eval()
+    add_auxiliary_decoder(beside_atm, CLASSES)
+    plan = TokenPlan.parse("3:0.4")
+    with pytest.raises(InputError, match=r"early exit is for decoders that give logits.* got an ATM .* use pause"):
+        build_reduction(beside_atm, "early-exit", plan)
+    assert paused(beside_atm, "pause", plan)(torch.randn(1, 3, 64, 80)).shape == (1, CLASSES, 4, 5)
+
+
 def test_random_places_are_the_same_for_every_image_without_a_generator() -> None:
     plain = network()
     pausing = build_reduction(plain, "pause-random", TokenPlan.parse("3:0.4"))
