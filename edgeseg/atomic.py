@@ -70,14 +70,15 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_writable(path: Path | str, *, folder: bool = False) -> None:
+def check_writable(path: Path | str, *, folder: bool = False, room_bytes: int = 0) -> None:
     """Refuse a place that cannot be written before the work rather than after it; nothing is left there.
 
     Args:
         path: file that will be written, or folder with `folder`.
+        room_bytes: what will be written at most; the disk must have as much free.
 
     Raises:
-        InputError: its folder cannot be made or written, or it is a folder where a file is to be.
+        InputError: its folder cannot be made or written, it is a folder where a file is to be, or the disk is full.
     """
     target = Path(path)
     made = [parent for parent in target.parents if not parent.exists()]
@@ -89,6 +90,9 @@ def check_writable(path: Path | str, *, folder: bool = False) -> None:
             descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
             os.close(descriptor)
             os.unlink(name)
+            free_bytes = shutil.disk_usage(target.parent).free
+            if free_bytes < room_bytes:
+                raise OSError(errno.ENOSPC, f"{free_bytes} bytes are free there, up to {room_bytes} are needed")
         finally:
             for parent in made:
                 if parent.is_dir():

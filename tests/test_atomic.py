@@ -76,6 +76,13 @@ def test_check_refuses_a_folder_only_when_a_file_is_to_be_written(tmp_path):
         check_writable(tmp_path)
 
 
+def test_check_refuses_a_disk_without_the_room_that_is_needed(tmp_path):
+    check_writable(tmp_path / "a.txt", room_bytes=1)
+    with pytest.raises(InputError, match=rf"bytes are free there, up to {1 << 60} are needed\) .*: make room there"):
+        check_writable(tmp_path / "a.txt", room_bytes=1 << 60)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_check_names_the_file_that_is_in_the_way(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"\(.*file is no folder\) .*: choose another place"):

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from edgeseg.runtime.pick import Pick
 
 
+MANIFEST_ROOM_BYTES = 100_000
+"""Free space that accuracy tables are scored for at least."""
+
+
 @click.command(name="profile")
 @click.argument("bundle")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
@@ -110,10 +114,10 @@ def command(
             compensations=wanted,
             progress=progress,
         )
-    replaced = _another_bundles_profile(path, opened)
+    replaced = _lost_with(path, profile)
     profile.save(path)
     if replaced:
-        click.echo(f"note: {path} held a profile of {replaced}: it is replaced; --out keeps both", err=True)
+        click.echo(f"note: {path} held {replaced}, which is replaced: --out keeps both", err=True)
     chosen = pick(opened, profile, fps, compensations=wanted)
     plotted = _plot(chosen, plot_path, f"{opened.name} on {profile.facts['cpu']}, {device}, {fps:g} frames/s")
     if as_json:
@@ -171,8 +175,10 @@ def _check_can_grow(bundle: "Bundle") -> None:
     from edgeseg.bundle import MANIFEST
     from edgeseg.errors import InputError
 
+    manifest = bundle.root / MANIFEST
     try:
-        check_writable(bundle.root / MANIFEST)
+        # The new manifest is whole beside the old one before it takes its place.
+        check_writable(manifest, room_bytes=max(MANIFEST_ROOM_BYTES, 2 * manifest.stat().st_size))
     except InputError as error:
         raise InputError(
             f"accuracy tables cannot be added to {bundle.root} ({error}) | copy the bundle and profile the copy"
@@ -231,8 +237,9 @@ def _frames_of(source: str) -> "list[np.ndarray]":
     return frames
 
 
-def _another_bundles_profile(path: Path, bundle: "Bundle") -> str | None:
-    """Name and date of another bundle's profile at `path`, which is about to be replaced."""
+def _lost_with(path: Path, profile: "DeviceProfile") -> str | None:
+    """What the profile at `path`, which `profile` is about to replace, holds and that one does not: another bundle, or
+    compensations that were measured then and are left out now."""
     from edgeseg.device_profile import DeviceProfile
     from edgeseg.errors import ArtifactError
 
@@ -240,9 +247,12 @@ def _another_bundles_profile(path: Path, bundle: "Bundle") -> str | None:
         found = DeviceProfile.load(path)
     except ArtifactError:
         return None
-    if found.bundle_digest == bundle.digest:
-        return None
-    return f"bundle {found.bundle_name} {found.bundle_digest[:12]} of {found.measured_at}"
+    if found.bundle_digest != profile.bundle_digest:
+        return f"a profile of bundle {found.bundle_name} {found.bundle_digest[:12]} of {found.measured_at}"
+    kept = {entry.compensation for entry in profile.entries}
+    measured = dict.fromkeys(entry.compensation for entry in found.entries if entry.samples_ms)
+    lost = [each.name for each in measured if each not in kept]
+    return f"a profile of {found.measured_at} with compensation {', '.join(lost)}" if lost else None
 
 
 def _plot(chosen: "Pick", path: Path, title: str) -> bool:

@@ -1,4 +1,5 @@
 import json
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -6,11 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edgeseg.accuracy import CompensatedAccuracy
 from edgeseg.bundle import Bundle, save_manifest
 from edgeseg.cli import main
 from edgeseg.config import Compensation
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.shipped import bundle_path
+from support.small_disk import small_disk
+
+DEFAULT, LATE = Compensation(), Compensation(mode="late-warp")
 
 
 @pytest.fixture
@@ -41,6 +46,16 @@ def test_profile_says_so_when_it_replaces_the_profile_of_another_bundle(run, bun
     other = run(own_bundle.root, "--fps", 15, "--samples", 1)
     assert "replaced" not in first.stderr + again.stderr
     assert "held a profile of bundle tiny" in other.stderr
+
+
+def test_profile_says_so_when_compensations_of_the_stored_profile_are_left_out_now(run, graphs, tmp_path):
+    entry = graphs.stateless("plain", size_hw=(48, 64), graph=graphs.brightest_channel((48, 64)))
+    entry.accuracy = entry.accuracy.with_compensated([CompensatedAccuracy(LATE, (0.6, 0.55), (None, None))])
+    made = graphs.write_bundle(tmp_path / "movable.edgeseg", [entry])
+    arguments = (made.root, "--fps", 15, "--samples", 1, "--exhaustive")
+    both, again, without = run(*arguments), run(*arguments), run(*arguments, "--compensation", "none")
+    assert "replaced" not in both.stderr + again.stderr
+    assert f"with compensation {LATE.name}, which is replaced: --out keeps both" in without.stderr
 
 
 def test_json_is_all_that_is_printed_when_asked_for(run, bundle):
@@ -79,9 +94,6 @@ def test_profile_exits_with_2_when_there_is_no_bundle(run):
     result = run("nothing.edgeseg", "--fps", 15)
     assert result.exit_code == 2
     assert "no bundle at nothing.edgeseg" in result.stderr
-
-
-DEFAULT, LATE = Compensation(), Compensation(mode="late-warp")
 
 
 @pytest.fixture
@@ -192,3 +204,19 @@ def test_a_bundle_that_cannot_be_written_to_is_refused_before_it_is_scored(run, 
     assert result.exit_code == 2
     assert "accuracy tables cannot be added to" in result.stderr
     assert "copy the bundle and profile the copy" in result.stderr
+
+
+def test_a_bundle_on_a_full_disk_is_refused_before_it_is_scored(run, scored, monkeypatch, tmp_path):
+    from edgeseg.export import accuracy
+
+    monkeypatch.setattr(accuracy, "add_compensated_tables", lambda *_, **__: pytest.fail("scored"))
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", 64 << 10) as disk:
+        copied = shutil.copytree(scored[0].root, disk / "a.edgeseg")
+        before = sorted(copied.iterdir())
+        result = run(copied, "--fps", 15, "--compensation", "late-warp", "--data", scored[1])
+        assert sorted(copied.iterdir()) == before
+    assert result.exit_code == 2, result.output
+    assert "accuracy tables cannot be added to" in result.stderr
+    assert "bytes are free there, up to 100000 are needed" in result.stderr
+    assert "make room there" in result.stderr
