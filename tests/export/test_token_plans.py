@@ -21,13 +21,14 @@ from edgeseg.models.reductions import add_auxiliary_decoder
 from edgeseg.models.token_selection import TOPK_LIMIT
 from edgeseg.models.vit import VitSize
 from edgeseg.models.vit_segmenter import VitSegmenter, build_segmenter
-from edgeseg.token_plan import TokenPlan
+from edgeseg.token_plan import PUBLISHED_PLANS, TokenPlan
 from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
 
 from .conftest import CLASSES, IMAGENET, tiny_fcn
 
 SIZE_HW = (64, 80)
 SMALL = VitSize(dim=24, heads=3, layers=8)
+PLANS = ("3:0.2", "3:0.4", "5:0.8", "3:0.4,5:0.4", "3:0.4,5:0.4,7:0.4")
 VALUE_DEPENDENT = {"NonZero", "Unique", "Compress", "Loop", "If", "Scan", "NonMaxSuppression"}
 
 
@@ -56,14 +57,21 @@ def graphs_of(bundle: Bundle) -> list[ModelProto]:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The whole network and all plans of the source's table 3.1, of one network."""
+    """The whole network, and plans of each kind in the source's table 3.1, of one network."""
     out = tmp_path_factory.mktemp("plans") / "vit.edgeseg"
-    requests = plan_grid([source(network())], grid("none", "published"), sweep=True)
+    requests = plan_grid([source(network())], grid("none", *PLANS), sweep=True)
     return export_bundle(requests, out, data=None, options=ExportOptions(threads=1))
 
 
-def test_every_published_plan_has_the_networks_labels(published: Bundle) -> None:
-    assert len(published.configurations) == 14
+def test_published_asks_for_all_plans_of_the_table() -> None:
+    requests = plan_grid([source(network())], grid("none", "published"), sweep=True)
+    assert [request.knobs.plan for request in requests] == [None, *PUBLISHED_PLANS]
+    assert len(PUBLISHED_PLANS) == 13
+    assert set(parse_plans(PLANS)) <= set(PUBLISHED_PLANS)
+
+
+def test_published_plans_have_the_networks_labels(published: Bundle) -> None:
+    assert len(published.configurations) == 1 + len(PLANS)
     assert min(entry.parity.label_agreement for entry in published.configurations) >= 0.999
 
 
