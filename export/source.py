@@ -244,7 +244,8 @@ def checkpoint_source(path: Path, *, cwm_align: int | None = None) -> TorchSourc
                 f"{path}: trained with random masks, a baseline that is not exported | train with bi_step masks"
             )
         generator = trained
-    size = meta.trained_on.get("size_hw")
+    # Imported weights were not trained on images that we know of, but a ViT is built for a size.
+    size = meta.trained_on.get("size_hw") or meta.options.get("size_hw")
     facts = SourceFacts(
         network=meta.architecture,
         origin=str(path),

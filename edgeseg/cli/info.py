@@ -164,7 +164,8 @@ def _network_facts(name: str, classes: int, size_hw: tuple[int, int], as_json: b
 def _checkpoint_cost(meta: "CheckpointMeta", size_hw: tuple[int, int] | None) -> "Complexity":
     from edgeseg.models.complexity import named_complexity
 
-    height, width = size_hw or meta.trained_on.get("size_hw") or (512, 512)
+    known = meta.trained_on.get("size_hw") or meta.options.get("size_hw")
+    height, width = size_hw or known or (512, 512)
     return named_complexity(meta.architecture, len(meta.classes), (int(height), int(width)), meta.options)
 
 
@@ -190,7 +191,8 @@ def _checkpoint_facts(path: Path, meta: "CheckpointMeta", cost: "Complexity") ->
         "classes": f"{len(meta.classes)}: {', '.join(meta.classes.names)}",
         "masks": _words({key: value for key, value in meta.cwm.items() if key != "masked"}) if meta.cwm else "none",
         "token plans": _auxiliary_text(meta),
-        "trained on": _words(meta.trained_on),
+        "trained on": _words({key: value for key, value in meta.trained_on.items() if key != "before"}),
+        "trained before on": "; ".join(_words(each) for each in meta.trained_on.get("before", ())),
         "scores": _words({key: value for key, value in meta.scores.items() if key != "iou"}),
         "recipe": str(meta.recipe.get("name", "")),
     }

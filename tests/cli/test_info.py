@@ -72,6 +72,22 @@ def test_info_tells_what_a_checkpoint_holds(checkpoint):
     assert "miou 0.5432" in text
 
 
+def test_info_of_a_vit_tells_its_trainings_apart_and_takes_the_size_that_it_was_built_for(tmp_path):
+    from edgeseg.classes import CAMVID
+    from edgeseg.models.registry import build_network
+    from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+
+    options = {"decoder": "linear", "size_hw": [48, 64]}
+    trained_on = {"dataset": "camvid", "splits": ["train"], "before": [{"dataset": "street", "splits": ["train"]}]}
+    meta = CheckpointMeta("segmenter_ti", options, CAMVID, trained_on=trained_on)
+    save_checkpoint(tmp_path / "vit.safetensors", build_network("segmenter_ti", 11, **options), meta)
+    text = run(tmp_path / "vit.safetensors").stdout
+    assert "dataset camvid, splits train" in text
+    assert "dataset street, splits train" in text
+    assert "{" not in text
+    assert "at 48 x 64, all channels and tokens" in text
+
+
 def test_info_gives_all_metadata_of_a_checkpoint_as_json(checkpoint):
     values = json.loads(run(checkpoint, "--json").stdout)
     assert values["scores"]["iou"] == {"sky": 0.9}

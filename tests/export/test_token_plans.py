@@ -142,6 +142,16 @@ def test_checkpoint_with_an_auxiliary_decoder_is_scored_with_a_plan(
     assert [len(entry.accuracy.miou) for entry in bundle.configurations] == [2, 2]
 
 
+def test_imported_weights_are_exported_at_the_size_that_their_network_was_built_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(vit_segmenter.VIT_SIZES, "ti", SMALL)
+    imported = build_segmenter(len(CLASSES), SMALL, "linear", (48, 64))
+    meta = CheckpointMeta("segmenter_ti", {"decoder": "linear", "size_hw": [48, 64]}, CLASSES)
+    save_checkpoint(tmp_path / "vit.safetensors", imported, meta)
+    assert checkpoint_source(tmp_path / "vit.safetensors").facts.default_size_hw == (48, 64)
+
+
 @pytest.mark.parametrize(
     ("plans", "methods", "message"),
     [
