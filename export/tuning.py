@@ -77,7 +77,7 @@ class CheckpointBench:
             once, with the whole network.
 
     Raises:
-        InputError: a compensation cannot be scored.
+        InputError: a compensation cannot be scored, or no frame is so late as `max_offset` among so few.
     """
 
     def __init__(
@@ -95,6 +95,12 @@ class CheckpointBench:
         self.source, self.knobs, self.method, self.data, self.measuring = source, knobs, method, data, measuring
         self.ways = (UNCOMPENSATED, *moving(compensations))
         self._frames = -(-rank_frames // len(data.videos))
+        if self._frames <= max_offset < max(len(entry.video) for entry in data.videos):
+            least = max_offset * len(data.videos) + 1
+            raise InputError(
+                f"--rank-frames leaves too few frames to score labels {max_offset} frames late | got {rank_frames} "
+                f"over {len(data.videos)} videos | use at least {least}, or a smaller --max-offset"
+            )
         self._max_offset = max_offset
         self._whole: Variant | None = None
         self._whole_s: tuple[float, ...] = ()

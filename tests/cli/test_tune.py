@@ -86,6 +86,7 @@ def test_without_out_figures_are_printed_and_nothing_is_left(vit, video, tmp_pat
         (("--search", "random"), "unknown search 'random'"),
         (("--budget", 2), "--budget is too small"),
         (("--budget", 5, "--search", "exhaustive"), "--budget is too small"),
+        (("--rank-frames", 2, "--max-offset", 2), "--rank-frames leaves too few frames to score labels 2 frames late"),
         (("--device", "abacus"), "unknown device 'abacus'"),
         (("--size", "40x60"), "does not divide into patches"),
         (("--compensation", "sideways"), "unknown compensation 'sideways'"),
