@@ -81,7 +81,7 @@ class PlanGrid:
 class Workbench(Protocol):
     """Where plans are measured and scored."""
 
-    def latencies_s(self, plan: TokenPlan | None) -> Sequence[float]:
+    def latencies_s(self, plan: TokenPlan | None) -> Sequence[float] | np.ndarray:
         """One measurement on the device: latencies of a few steps, in seconds."""
 
     def tables(self, plan: TokenPlan | None) -> np.ndarray:
