@@ -103,16 +103,15 @@ def test_paused_tokens_are_decoded_as_they_stopped_and_pauses_are_told() -> None
     torch.testing.assert_close(encoded.tokens[0][0, stopped], plain.encoder.norm(pause.tokens[0, 1 + stopped]))
 
 
-def test_cascade_reads_every_layer_at_its_places_when_tokens_paused_before() -> None:
+@pytest.mark.parametrize("plan", ["2:0.5", "3:0.5"])
+def test_cascade_reads_every_layer_at_its_places_when_tokens_paused_before(plan: str) -> None:
     torch.manual_seed(0)
     cascade = build_segvit(CLASSES, VitSize(dim=24, heads=3, layers=4), (1, 3, 4), "binary", (64, 64)).eval()
     add_auxiliary_decoder(cascade, CLASSES)
     image = torch.randn(1, 3, 64, 64)
     whole = cascade.encoder(image)
     for early_exit, count in ((False, 16), (True, 8)):
-        reduced = cascade.encoder(
-            image, Pausing(TokenPlan.parse("2:0.5"), auxiliary_of(cascade), early_exit=early_exit)
-        )
+        reduced = cascade.encoder(image, Pausing(TokenPlan.parse(plan), auxiliary_of(cascade), early_exit=early_exit))
         assert [tokens.shape[1] for tokens in reduced.tokens] == [count] * 3
         places = reduced.reduction.pauses[0].kept[0] if early_exit else torch.arange(16)
         # Before the pause nothing differs, so the first layer shows whether the places are right.
@@ -151,7 +150,9 @@ def test_training_draws_layers_and_proportions_within_their_ranges() -> None:
         for seed in range(30):
             method.training_outputs(torch.randn(1, 3, 64, 80), torch.Generator().manual_seed(seed))
     assert {layer for layer, _ in seen} == {3, 4, 5}
-    assert all(0.2 <= share <= 0.8 for _, share in seen)
+    shares = [share for _, share in seen]
+    assert 0.2 <= min(shares) < 0.3
+    assert 0.7 < max(shares) <= 0.8
     assert len({share for _, share in seen}) == 30
 
 

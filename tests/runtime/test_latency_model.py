@@ -44,6 +44,13 @@ def test_no_coefficient_is_negative_however_odd_the_measurements():
     assert min(LatencyModel.fit(STACK, odd).coefficients) >= 0
 
 
+def test_a_cut_costs_by_the_tokens_that_it_meets():
+    cuts_alone = LatencyModel(STACK, 0.1, (0.0, 0.0, 0.0, 1.0))
+    assert cuts_alone.predict_s(None) == 0.0
+    assert cuts_alone.predict_s(plan("3:0.4")) == pytest.approx(0.1)
+    assert cuts_alone.predict_s(plan("3:0.4,5:0.5")) == pytest.approx(0.1 * (1 + 0.6))
+
+
 def test_noise_of_one_percent_stays_noise_of_about_one_percent():
     random = np.random.default_rng(0)
     names = [None, *map(plan, ("3:0.8", "7:0.4", "1:0.3", "3:0.5,6:0.5", "2:0.6", "4:0.4", "5:0.8", "3:0.2"))]
