@@ -185,7 +185,8 @@ def read_tensors(path: Path | str, *, header_only: bool = False) -> tuple[dict[s
     if Path(path).suffix in _PICKLES:
         raise ArtifactError(
             f"{path}: a pickled PyTorch file, which is not read | expected a .safetensors file written by 'edgeseg "
-            "train' | a network of yours: load it in a function of your own, and export package.module:function"
+            "train' | weights of a ViT or SwiftNet: edgeseg import | a network of yours: load it in a "
+            "function of your own, and export package.module:function"
         )
     try:
         with safe_open(str(path), framework="pt") as file:
