@@ -30,14 +30,14 @@ PLAN = TokenPlan.parse("1:0.4,2:0.4")
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> TorchSource:
-    """A ViT of three layers over 4 x 5 patches that can pause and prune."""
-    monkeypatch.setitem(vit_segmenter.VIT_SIZES, "ti", VitSize(dim=24, heads=3, layers=3))
+    """A ViT of three layers over 4 x 5 patches that can pause, exit early and prune."""
+    monkeypatch.setitem(vit_segmenter.VIT_SIZES, "b", VitSize(dim=24, heads=3, layers=3))
     torch.manual_seed(0)
-    network = build_network("segvit_ti", len(CLASSES), size_hw=list(SIZE_HW), prune_heads="fcn", prune_layers=[1, 2])
+    network = build_network("setr_naive_b", len(CLASSES), size_hw=list(SIZE_HW), prune_heads="fcn", prune_layers=[1, 2])
     add_auxiliary_decoder(network, len(CLASSES))
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
+            parameter.add_(0.05 * torch.randn_like(parameter))
     facts = SourceFacts("vit", "vit.py", CLASSES, default_size_hw=SIZE_HW, logits_stride=16, takes_plans=True)
     return TorchSource(facts, network, IMAGENET)
 
