@@ -1,6 +1,7 @@
 """The segmentation networks on a plain ViT: one module, built with the decoder that the name says."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -83,19 +84,15 @@ def to_map(tokens: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).reshape(batch, channels, *grid_hw)
 
 
-def segmenter_ti(classes: int, decoder: str = "mask", size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
-    """Segmenter on ViT-Ti; `decoder` is `linear` or `mask`, `size_hw` the size that the position table is for."""
-    return build_segmenter(classes, VIT_SIZES["ti"], decoder, size_hw)
+def segmenter(size: str, classes: int, decoder: str = "mask", size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
+    """Segmenter on the ViT of `size`; 129.6 GMACs at 512x512 for B with the mask decoder and 150 classes [Z table 4.1].
 
-
-def segmenter_s(classes: int, decoder: str = "mask", size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
-    """Segmenter on ViT-S."""
-    return build_segmenter(classes, VIT_SIZES["s"], decoder, size_hw)
-
-
-def segmenter_b(classes: int, decoder: str = "mask", size_hw: Sequence[int] = SIZE_HW) -> VitSegmenter:
-    """Segmenter on ViT-B; 129.6 GMACs at 512x512 with the mask decoder and 150 classes [Z table 4.1]."""
-    return build_segmenter(classes, VIT_SIZES["b"], decoder, size_hw)
+    Args:
+        size: one of `VIT_SIZES`.
+        decoder: `linear` or `mask`.
+        size_hw: the size that the position table is for.
+    """
+    return build_segmenter(classes, VIT_SIZES[size], decoder, size_hw)
 
 
 def setr_naive_b(
@@ -104,11 +101,12 @@ def setr_naive_b(
     prune_heads: str | None = None,
     prune_layers: Sequence[int] = PRUNE_LAYERS,
 ) -> VitSegmenter:
-    """SETR-naive on ViT-B; `prune_heads` as of `segvit_ti`."""
+    """SETR-naive on ViT-B; `prune_heads` as of `segvit`."""
     return add_pruning_heads(build_setr(classes, VIT_SIZES["b"], size_hw), classes, prune_heads, prune_layers)
 
 
-def segvit_ti(
+def segvit(
+    size: str,
     classes: int,
     cascade: Sequence[int] | None = None,
     presence: str = "binary",
@@ -119,9 +117,10 @@ def segvit_ti(
     prune_heads: str | None = None,
     prune_layers: Sequence[int] = PRUNE_LAYERS,
 ) -> VitSegmenter:
-    """SegViT on ViT-Ti.
+    """SegViT on the ViT of `size`; 115.0 GMACs at 512x512 for B, 150 classes and a cascade of three [Z table 4.1].
 
     Args:
+        size: one of `VIT_SIZES`.
         cascade: layers that ATMs read; [6, 8, 12], or the last one only with up-sampling or pruning heads.
         presence: see `AtmDecoder`.
         size_hw: the size that the position table is for.
@@ -129,42 +128,13 @@ def segvit_ti(
         prune_heads: `atm` or `fcn`, after each of `prune_layers`; see `token_pruning`.
     """
     shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
-    network = build_segvit(classes, VIT_SIZES["ti"], cascade, presence, size_hw, shrinking, exits=prune_heads)
+    network = build_segvit(classes, VIT_SIZES[size], cascade, presence, size_hw, shrinking, exits=prune_heads)
     return add_pruning_heads(network, classes, prune_heads, prune_layers)
 
 
-def segvit_s(
-    classes: int,
-    cascade: Sequence[int] | None = None,
-    presence: str = "binary",
-    size_hw: Sequence[int] = SIZE_HW,
-    shrink: str | None = None,
-    shrink_layer: int = SHRINK_LAYER,
-    edge_share: float = EDGE_SHARE,
-    prune_heads: str | None = None,
-    prune_layers: Sequence[int] = PRUNE_LAYERS,
-) -> VitSegmenter:
-    """SegViT on ViT-S; options as of `segvit_ti`."""
-    shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
-    network = build_segvit(classes, VIT_SIZES["s"], cascade, presence, size_hw, shrinking, exits=prune_heads)
-    return add_pruning_heads(network, classes, prune_heads, prune_layers)
-
-
-def segvit_b(
-    classes: int,
-    cascade: Sequence[int] | None = None,
-    presence: str = "binary",
-    size_hw: Sequence[int] = SIZE_HW,
-    shrink: str | None = None,
-    shrink_layer: int = SHRINK_LAYER,
-    edge_share: float = EDGE_SHARE,
-    prune_heads: str | None = None,
-    prune_layers: Sequence[int] = PRUNE_LAYERS,
-) -> VitSegmenter:
-    """SegViT on ViT-B; 115.0 GMACs at 512x512 and 150 classes with a cascade of three [Z table 4.1]."""
-    shrinking = None if shrink is None else Shrinking(shrink, shrink_layer, edge_share)
-    network = build_segvit(classes, VIT_SIZES["b"], cascade, presence, size_hw, shrinking, exits=prune_heads)
-    return add_pruning_heads(network, classes, prune_heads, prune_layers)
+# The builders that the registry names: one a size, with the options of the function behind them.
+segmenter_ti, segmenter_s, segmenter_b = (partial(segmenter, size) for size in ("ti", "s", "b"))
+segvit_ti, segvit_s, segvit_b = (partial(segvit, size) for size in ("ti", "s", "b"))
 
 
 def build_segmenter(classes: int, size: VitSize, decoder: str, size_hw: Sequence[int]) -> VitSegmenter:
