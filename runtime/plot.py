@@ -1,6 +1,7 @@
 """A picture of a pick: latency against LAmIoU, with the frame periods after which labels are a frame older."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,30 @@ def check_plot_path(path: Path | str) -> None:
     check_writable(path)
 
 
+@contextmanager
+def figure_file(path: Path | str, **options: Any) -> Iterator[Any]:
+    """A figure of matplotlib to draw on, written to `path` when the block ends well.
+
+    Args:
+        path: .png, .svg or .pdf; written whole or not at all.
+        options: of `matplotlib.pyplot.figure`.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+        InputError: the ending is another one, or the file cannot be written.
+    """
+    check_plot_path(path)
+    require("matplotlib", extra="plot").use("Agg")
+    pyplot: Any = require("matplotlib.pyplot", extra="plot")
+    figure = pyplot.figure(**options)
+    try:
+        yield figure
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, format=Path(path).suffix.lower().lstrip("."))
+    finally:
+        pyplot.close(figure)
+
+
 def save_plot(pick: Pick, path: Path | str, *, title: str | None = None, front: Sequence[str] = ()) -> None:
     """Draw the rows of `pick` that are worth showing and mark the one chosen.
 
@@ -45,11 +70,8 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None, front: 
         MissingPackageError: matplotlib is not installed.
         InputError: the ending is another one, or the file cannot be written.
     """
-    check_plot_path(path)
-    require("matplotlib", extra="plot").use("Agg")
-    pyplot: Any = require("matplotlib.pyplot", extra="plot")
-    figure, axes = pyplot.subplots(figsize=(9, 5.4), dpi=120)
-    try:
+    with figure_file(path, figsize=(9, 5.4), dpi=120) as figure:
+        axes = figure.subplots()
         _draw_boundaries(axes, pick)
         _draw_front(axes, pick, front)
         for row in pick.rows_to_show:
@@ -60,10 +82,6 @@ def save_plot(pick: Pick, path: Path | str, *, title: str | None = None, front: 
         axes.set_title(title or f"Latency-aware mIoU at {pick.fps:g} frames/s", loc="left", fontsize=11)
         _draw_legend(axes, pick)
         figure.tight_layout()
-        with atomic_file(path) as temporary:
-            figure.savefig(temporary, format=Path(path).suffix.lower().lstrip("."))
-    finally:
-        pyplot.close(figure)
 
 
 def _draw_boundaries(axes: Any, pick: Pick) -> None:

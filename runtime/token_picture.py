@@ -7,12 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edgeseg.atomic import atomic_file
 from edgeseg.classes import ClassSet
 from edgeseg.errors import InputError
 from edgeseg.optional import require
 from edgeseg.runtime.overlay import overlay
-from edgeseg.runtime.plot import check_plot_path
+from edgeseg.runtime.plot import figure_file
 
 STOP_COLOURS = ((38, 166, 91), (233, 84, 155), (245, 166, 35), (64, 132, 214), (149, 97, 226), (0, 178, 178))
 """RGB of tokens by the stage where they stopped, in turn."""
@@ -87,25 +86,17 @@ def save_token_picture(stages: TokenStages, path: Path | str) -> None:
         MissingPackageError: matplotlib is not installed.
         InputError: the ending is another one, or the file cannot be written.
     """
-    check_plot_path(path)
-    require("matplotlib", extra="plot").use("Agg")
-    pyplot: Any = require("matplotlib.pyplot", extra="plot")
     columns = len(stages.stops) + 2
     height, width = stages.frame_rgb.shape[:2]
     panel = _COLUMN * height / width
     size = (_LEFT + columns * (_COLUMN + _GAP) + 0.2, _TOP + 3 * (panel + _ROW_TITLE) + _BOTTOM)
-    figure = pyplot.figure(figsize=size, dpi=130, facecolor="white")
-    try:
+    with figure_file(path, figsize=size, dpi=130, facecolor="white") as figure:
         board = _Board(figure, size, panel)
         figure.text(_LEFT / size[0], 1 - 0.3 / size[1], stages.name, fontsize=14, weight="bold", color=_INK)
         figure.text(_LEFT / size[0], 1 - 0.55 / size[1], _summary(stages), fontsize=10, color=_FAINT)
         _draw_first_column(board, stages)
         _draw_stops(board, stages)
         _draw_last_column(board, stages, columns - 1)
-        with atomic_file(path) as temporary:
-            figure.savefig(temporary, format=Path(path).suffix.lower().lstrip("."))
-    finally:
-        pyplot.close(figure)
 
 
 class _Board:
