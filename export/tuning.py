@@ -27,6 +27,7 @@ from edgeseg.export.variant import Variant
 from edgeseg.export.video_motion import moving
 from edgeseg.export.video_pass import VideoPass
 from edgeseg.metrics.latency_aware import OffsetScores
+from edgeseg.runtime.clip import first_frames
 from edgeseg.runtime.plan_search import SearchResult, Trial, pareto_front
 from edgeseg.runtime.profiler import profile_bundle
 from edgeseg.token_plan import METHODS, TokenPlan
@@ -177,7 +178,6 @@ def measure(
     progress: Callable[[str, float], None] | None = None,
 ) -> DeviceProfile:
     """All configurations of `bundle`, in full, on the first frames of the data; arguments as of `profile_bundle`."""
-    video = data.videos[0].video
     return profile_bundle(
         bundle,
         device=measuring.device,
@@ -186,7 +186,7 @@ def measure(
         samples=measuring.samples,
         threads=measuring.threads,
         frame_size_hw=measuring.frame_size_hw,
-        frames_rgb=[video.frame_rgb(index) for index in range(min(8, len(video)))],
+        frames_rgb=first_frames(data.videos[0].video),
         compensations=compensations,
         progress=progress,
         clock=measuring.clock,

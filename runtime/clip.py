@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from edgeseg.data.video import Video
+
 NOISE_FRAMES = 8
 _CELLS = (4, 16, 64)
 """Structure of the noise: as many cells a side, at each of several scales."""
@@ -30,6 +32,11 @@ def noise_frames(size_hw: tuple[int, int], count: int = NOISE_FRAMES) -> list[np
         picture += cv2.resize(coarse, wide[::-1], interpolation=cv2.INTER_LINEAR)
     noise = np.clip(picture + rng.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
     return [noise[step * i : step * i + height, 2 * step * i : 2 * step * i + width].copy() for i in range(count)]
+
+
+def first_frames(video: Video) -> list[np.ndarray]:
+    """The first frames of a video, uint8 `(H, W, 3)` RGB, as many as noise has; all of a shorter one."""
+    return [video.frame_rgb(index) for index in range(min(NOISE_FRAMES, len(video)))]
 
 
 class Clip:

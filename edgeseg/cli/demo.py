@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -51,6 +51,7 @@ def command(
     from edgeseg.cli.options import measuring_bar
     from edgeseg.cli.tables import print_pick
     from edgeseg.data.open import is_simulator, open_dataset
+    from edgeseg.runtime.clip import first_frames
     from edgeseg.runtime.pick import pick
     from edgeseg.runtime.profiler import profile_bundle
 
@@ -64,8 +65,8 @@ def command(
     _say(f"2/4  measuring {len(bundle.configurations)} configurations on this CPU for a camera of {rate:g} frames/s")
     with measuring_bar() as progress:
         profile = profile_bundle(
-            bundle, fps=rate, threads=threads, frame_size_hw=camera_size_hw, frames_rgb=_frames(dataset, split),
-            exhaustive=True, progress=progress,
+            bundle, fps=rate, threads=threads, frame_size_hw=camera_size_hw, exhaustive=True, progress=progress,
+            frames_rgb=first_frames(dataset.videos(split)[0]),
         )  # fmt: skip
     profile.save(folder / "profile.json")
     chosen = pick(bundle, profile, rate)
@@ -118,12 +119,6 @@ def _bundle(
             options=ExportOptions(threads=usable_cores()),
             progress=progress,
         )
-
-
-def _frames(dataset: "Dataset", split: str) -> list[Any]:
-    """Consecutive frames to measure with, uint8 `(H, W, 3)` RGB: the optical flow needs motion as it is."""
-    video = dataset.videos(split)[0]
-    return [video.frame_rgb(index) for index in range(min(8, len(video)))]
 
 
 def _plot(chosen: "Pick", path: Path, title: str) -> str | None:
