@@ -21,6 +21,7 @@ from edgeseg.models.pausing import RandomisedPausing
 from edgeseg.models.reductions import add_auxiliary_decoder
 from edgeseg.models.registry import build_network, complete_options, network_options
 from edgeseg.models.training_outputs import GivesTrainingOutputs, TrainingOutputs
+from edgeseg.models.vit import patch_grid, resize_position_table
 from edgeseg.models.vit_segmenter import VitSegmenter
 from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_meta, read_tensors, save_checkpoint
 from edgeseg.training.csv_log import append_row, begin_log
@@ -76,7 +77,8 @@ def train(
 
     Args:
         start_from: checkpoint of the same architecture whose weights are the first ones (a dense one for a masked
-            network); not read when a state is resumed.
+            network; a ViT's may be of another image size: its position table is resized); not read when a state is
+            resumed.
         resume: go on from the state in `out`; start when there is none.
         should_stop: asked after each step; when it says yes, the state is saved and the training ends unfinished.
 
@@ -155,7 +157,7 @@ class _Trainer:
     def _start_from(self, path: Path | str) -> None:
         meta = read_meta(path)
         mine, theirs = (self.meta.architecture, self.meta.options), (meta.architecture, meta.options)
-        if mine[0] != theirs[0] or complete_options(*mine) != complete_options(*theirs):
+        if mine[0] != theirs[0] or _but_size(complete_options(*mine)) != _but_size(complete_options(*theirs)):
             raise ArtifactError(f"{path}: checkpoint of another network | got {theirs}, expected {mine}")
         refuse_trained_on(meta.trained_on, self.dataset, self.recipe.data.val_split, str(path))
         tensors = read_tensors(path)[0]
@@ -163,6 +165,8 @@ class _Trainer:
             # A network that learns to pause starts from one that does not [C 3.4]; its auxiliary decoder is fresh.
             fresh = {name: each for name, each in self.network.state_dict().items() if name.startswith("auxiliary.")}
             tensors = fresh | tensors
+        if isinstance(self.network, VitSegmenter):
+            tensors = _on_grid_of(self.network, tensors, complete_options(*theirs)["size_hw"])
         load_weights(self.network, tensors, str(path))
         self._remember(trainings(meta.trained_on))
 
@@ -345,6 +349,19 @@ def _network_options(recipe: Recipe) -> dict[str, Any]:
     if "size_hw" in known:
         options = {"size_hw": list(recipe.crop_hw)} | options
     return options
+
+
+def _but_size(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "size_hw"}
+
+
+def _on_grid_of(network: VitSegmenter, tensors: dict[str, Tensor], size_hw: Sequence[int]) -> dict[str, Tensor]:
+    """Weights of a network built for `size_hw` with their position table resized for `network`."""
+    encoder, name = network.encoder, "encoder.pos_embed"
+    from_hw = patch_grid(list(size_hw), encoder.size.patch)
+    if from_hw == encoder.grid_hw or name not in tensors:
+        return tensors
+    return {**tensors, name: resize_position_table(tensors[name], from_hw, encoder.grid_hw, encoder.resize_mode)}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

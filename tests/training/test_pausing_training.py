@@ -11,9 +11,9 @@ from edgeseg.errors import InputError
 from edgeseg.models import vit_segmenter
 from edgeseg.models.pausing import auxiliary_of
 from edgeseg.models.training_outputs import TrainingOutputs
-from edgeseg.models.vit import VitSize
+from edgeseg.models.vit import VitSize, resize_position_table
 from edgeseg.training.checkpoint import load_checkpoint
-from edgeseg.training.loop import train
+from edgeseg.training.loop import CHECKPOINT_FILE, train
 from edgeseg.training.losses import build_loss, with_auxiliary
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.recipe_file import load_recipe, parse_recipe
@@ -73,6 +73,19 @@ def test_network_that_does_not_pause_yet_is_a_start(square_root: Path, tmp_path:
     started = weights(train(slow, data, tmp_path / "paused", start_from=whole).checkpoint)
     for name, value in weights(whole).items():
         torch.testing.assert_close(started[name], value, rtol=0, atol=1e-6)
+
+
+def test_checkpoint_of_another_size_is_a_start_when_only_the_position_table_differs(
+    square_root: Path, tmp_path: Path
+) -> None:
+    data = FolderDataset(square_root)
+    small = parse_recipe({**recipe().as_dict(), "pausing": None})
+    before = weights(train(small, data, tmp_path / "small").checkpoint)
+    large = recipe(steps=1, data={"size_hw": [64, 80]}, optimiser={"steps": 1, "batch": 2, "lr": 1e-9})
+    after = weights(train(large, data, tmp_path / "large", start_from=tmp_path / "small" / CHECKPOINT_FILE).checkpoint)
+    resized = resize_position_table(before["encoder.pos_embed"], (2, 3), (4, 5), "bilinear")
+    for name, value in {**before, "encoder.pos_embed": resized}.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
 
 
 def test_loss_adds_the_weighted_loss_of_the_auxiliary_decoder() -> None:
