@@ -1,0 +1,363 @@
+"""The engine cache: the folder `NAME.engines/` beside a bundle, with what TensorRT made of its graphs.
+
+An engine runs only with the library version and on the GPU that it was built for, so each lies beside a record that
+says so. The engine file itself is what the library wrote, loadable by its other tools; nothing is glued into it. A
+record is written last and names its engine file, so an engine is there whole or not at all. Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from edgeseg.atomic import atomic_file, write_text
+from edgeseg.bundle import BundleConfiguration, file_sha256
+from edgeseg.classes import file_name_safe
+from edgeseg.errors import ArtifactError
+
+FORMAT, FORMAT_VERSION = "edgeseg-engine", 1
+LIBRARIES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
+"""Module -> what people call it."""
+DEVICE_FAMILIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""First part of a device string -> the module that runs there."""
+
+
+@dataclass(frozen=True)
+class EngineHost:
+    """Where an engine is to run."""
+
+    device: str
+    """Device string, such as `tensorrt:0`."""
+    library: str
+    """One of `LIBRARIES`."""
+    version: str
+    """The library's `__version__`."""
+    compute_capability: str
+    """Of the GPU, such as `8.7`."""
+    gpu: str
+    """The GPU's name, as its driver gives it."""
+
+    def __str__(self) -> str:
+        return f"{LIBRARIES[self.library]} {self.version} on {self.gpu} ({self.compute_capability})"
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """All that an engine depends on: of equal keys one engine is enough."""
+
+    graph_sha256: str
+    """`graph_sha256` of the graph."""
+    library: str
+    """One of `LIBRARIES`."""
+    version: str
+    """The library's `__version__`."""
+    compute_capabilities: tuple[str, ...]
+    """Those it runs on, such as `("8.7",)`; `12.0+` stands for 12.0 and later."""
+    gpu: str | None
+    """Name of the one GPU model it runs on; None for all of those compute capabilities."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Builder options, JSON-ready: `edgeseg.export.tensorrt_build.BuildOptions.as_dict`."""
+
+    def __post_init__(self) -> None:
+        if self.library not in LIBRARIES:
+            raise ArtifactError(f"unknown engine library {self.library!r} | known: {', '.join(LIBRARIES)}")
+        if not self.compute_capabilities:
+            raise ArtifactError("an engine is built for at least one compute capability | got none")
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that stand for the key in file names."""
+        content = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def built_for(self) -> str:
+        """Library, version and GPU, in words."""
+        where = f"compute capability {', '.join(self.compute_capabilities)}"
+        on = f"{self.gpu} ({where})" if self.gpu else f"any GPU of {where}"
+        return f"{LIBRARIES[self.library]} {self.version} on {on}"
+
+    def misfit(self, host: EngineHost) -> str | None:
+        """Why an engine of this key does not run on `host`, as one clause; None when it does."""
+        if self.library != host.library:
+            return f"it is for {LIBRARIES[self.library]}"
+        compatible = bool(self.options.get("version_compatible"))
+        if host.version != self.version and not (compatible and _reads(host.version, self.version)):
+            return f"it is for {LIBRARIES[self.library]} {self.version}" + (" and later" if compatible else "")
+        if not any(_covers(entry, host.compute_capability) for entry in self.compute_capabilities):
+            return f"it is for compute capability {', '.join(self.compute_capabilities)}"
+        if self.gpu is not None and self.gpu != host.gpu:
+            return f"it is for {self.gpu}"
+        return None
+
+
+@dataclass(frozen=True)
+class EngineRecord:
+    """One engine of the cache."""
+
+    path: Path
+    """The engine file."""
+    configuration: str
+    role: str
+    key: EngineKey
+    sha256: str
+    """Of the engine file."""
+    bytes: int
+    built_at: str
+    """ISO 8601, UTC."""
+    build_s: float
+    layers: Mapping[str, int] = field(default_factory=dict)
+    """Type of arithmetic (`int8`, `fp16`, `fp32`, ...) -> layers of it, where the build told."""
+
+    def read(self) -> bytes:
+        """The engine's bytes.
+
+        Raises:
+            ArtifactError: they are not those that were written.
+        """
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"engine {self.path} cannot be read ({error.strerror}) | {_again(self)}") from error
+        self._check(len(content), hashlib.sha256(content).hexdigest())
+        return content
+
+    def verify(self) -> None:
+        """Compare the engine file's size and SHA-256 with the record.
+
+        Raises:
+            ArtifactError: the file is missing, truncated or changed.
+        """
+        if not self.path.is_file():
+            raise ArtifactError(f"engine {self.path} is missing | {_again(self)}")
+        size = self.path.stat().st_size
+        self._check(size, file_sha256(self.path) if size == self.bytes else "")
+
+    def _check(self, size: int, sha256: str) -> None:
+        if size != self.bytes:
+            raise ArtifactError(
+                f"engine {self.path} is damaged | got {size} bytes, expected {self.bytes} | {_again(self)}"
+            )
+        if sha256 != self.sha256:
+            raise ArtifactError(f"engine {self.path} is damaged | its SHA-256 is not its record's | {_again(self)}")
+
+
+def graph_sha256(configuration: BundleConfiguration, role: str) -> str:
+    """What stands for one graph and its weights: changes with any file of its configuration."""
+    return hashlib.sha256(f"{role} {configuration.digest}".encode()).hexdigest()
+
+
+def engine_folder(root: Path) -> Path:
+    """The cache of the bundle at `root`: `street.engines` beside `street.edgeseg`."""
+    # An absolute path, so that a bundle named "." has a name.
+    root = root.absolute() if root.name else root.resolve()
+    return root.with_name(root.name.removesuffix(".edgeseg") + ".engines")
+
+
+def engine_path(root: Path, configuration: str, role: str, key: EngineKey, sha256: str) -> Path:
+    """Where the engine of that content lies."""
+    return engine_folder(root) / f"{_stem(configuration, role, key)}-{sha256[:8]}.engine"
+
+
+def timing_cache_path(root: Path, library: str, version: str, gpu: str) -> Path:
+    """Where the builder keeps what it measured of kernels, for the next build with that version on that GPU."""
+    return engine_folder(root) / file_name_safe(f"{library}-{version}-{gpu}.timing")
+
+
+def store_engine(
+    root: Path,
+    configuration: BundleConfiguration,
+    role: str,
+    key: EngineKey,
+    plan: bytes | memoryview,
+    *,
+    build_s: float,
+    layers: Mapping[str, int] | None = None,
+) -> EngineRecord:
+    """Put an engine into the cache of the bundle at `root`, in the place of one with the same key.
+
+    Engines of the same graph's earlier contents, which nothing can use any more, are removed.
+
+    Raises:
+        InputError: the folder beside the bundle cannot be written, or the disk is full; the cache is as it was.
+    """
+    sha256 = hashlib.sha256(plan).hexdigest()
+    record = EngineRecord(
+        path=engine_path(root, configuration.name, role, key, sha256),
+        configuration=configuration.name,
+        role=role,
+        key=key,
+        sha256=sha256,
+        bytes=len(plan),
+        built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        build_s=round(build_s, 3),
+        layers=dict(layers or {}),
+    )
+    with atomic_file(record.path) as temporary:
+        temporary.write_bytes(plan)
+    write_text(_record_path(root, configuration.name, role, key), json.dumps(_as_dict(record), indent=1) + "\n")
+    _tidy(root, configuration.name, role, record)
+    return record
+
+
+def stored_engine(root: Path, configuration: BundleConfiguration, role: str, key: EngineKey) -> EngineRecord | None:
+    """The engine of exactly that key, verified; None when there is none.
+
+    Raises:
+        ArtifactError: it, or its record, is damaged.
+    """
+    path = _record_path(root, configuration.name, role, key)
+    if not path.is_file():
+        return None
+    record = _read_record(path)
+    record.verify()
+    return record
+
+
+def find_engine(
+    root: Path,
+    configuration: BundleConfiguration,
+    role: str,
+    host: EngineHost,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> EngineRecord:
+    """The engine of a graph that runs on `host`, verified; of several the one that was built last.
+
+    Args:
+        root: the bundle's folder.
+        options: builder options that it must have been built with; None for any.
+
+    Raises:
+        ArtifactError: none was built, or not for this graph, host or options (the message says what for), or it is
+            damaged. Each message ends in the command that builds it.
+    """
+    wanted = graph_sha256(configuration, role)
+    fitting, against = [], []
+    for record in sorted(_records(root, configuration.name, role), key=lambda record: record.built_at, reverse=True):
+        reason = record.key.misfit(host)
+        if reason is None and record.key.graph_sha256 != wanted:
+            reason = "it is of an earlier content of the graph"
+        if reason is None and options is not None and dict(record.key.options) != dict(options):
+            reason = f"it has other builder options ({_difference(record.key.options, options)})"
+        if reason is None:
+            fitting.append(record)
+        else:
+            against.append(f"built for {record.key.built_for}: {reason}")
+    if not fitting:
+        found = "; ".join(dict.fromkeys(against)) or f"{engine_folder(root)} has none of it"
+        raise ArtifactError(
+            f"no engine of {configuration.name} ({role}) fits {host} | {found} | build it here: "
+            f"{build_command(root, host.device, configuration.name)}"
+        )
+    fitting[0].verify()
+    return fitting[0]
+
+
+def build_command(root: Path, device: str, configuration: str) -> str:
+    """The command that builds the engines of a configuration."""
+    return f"edgeseg build {root} --device {device} --configuration {configuration}"
+
+
+def _again(record: EngineRecord) -> str:
+    family = next(family for family, library in DEVICE_FAMILIES.items() if library == record.key.library)
+    bundle = record.path.parent.with_suffix(".edgeseg")
+    return f"build it again: {build_command(bundle, f'{family}:0', record.configuration)} --rebuild"
+
+
+def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    names = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    return ", ".join(f"{name} {found.get(name)} instead of {wanted.get(name)}" for name in names)
+
+
+def _covers(entry: str, compute_capability: str) -> bool:
+    if entry.endswith("+"):
+        return _numbers(compute_capability) >= _numbers(entry[:-1])
+    return entry == compute_capability
+
+
+def _reads(version: str, built: str) -> bool:
+    """Whether a library reads a version-compatible engine of another: the same or the next major version, forward."""
+    here, there = _numbers(version), _numbers(built)
+    return here >= there and here[0] - there[0] <= 1
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
+
+
+def _stem(configuration: str, role: str, key: EngineKey) -> str:
+    return f"{configuration}.{role}.{key.library}.{key.digest}"
+
+
+def _record_path(root: Path, configuration: str, role: str, key: EngineKey) -> Path:
+    return engine_folder(root) / f"{_stem(configuration, role, key)}.json"
+
+
+def _records(root: Path, configuration: str, role: str) -> Iterator[EngineRecord]:
+    folder = engine_folder(root)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        # Library and digest follow; a configuration's name may have dots in it, and may be another's beginning.
+        if path.suffix == ".json" and path.stem.rsplit(".", 2)[0] == f"{configuration}.{role}":
+            yield _read_record(path)
+
+
+def _as_dict(record: EngineRecord) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "configuration": record.configuration,
+        "role": record.role,
+        "key": {**asdict(record.key), "compute_capabilities": list(record.key.compute_capabilities)},
+        "engine": {"file": record.path.name, "sha256": record.sha256, "bytes": record.bytes},
+        "built_at": record.built_at,
+        "build_s": record.build_s,
+        "layers": dict(record.layers),
+    }
+
+
+def _read_record(path: Path) -> EngineRecord:
+    advice = f"delete it, and build the engine again: edgeseg build {path.parent.with_suffix('.edgeseg')}"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format {values['format']!r} version {values['format_version']!r}")
+        key, engine = values["key"], values["engine"]
+        record = EngineRecord(
+            path=path.with_name(Path(engine["file"]).name),
+            configuration=str(values["configuration"]),
+            role=str(values["role"]),
+            key=EngineKey(**{**key, "compute_capabilities": tuple(key["compute_capabilities"])}),
+            sha256=str(engine["sha256"]),
+            bytes=int(engine["bytes"]),
+            built_at=str(values["built_at"]),
+            build_s=float(values["build_s"]),
+            layers=dict(values["layers"]),
+        )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, ArtifactError) as error:
+        raise ArtifactError(f"engine record {path} is not readable ({error!r}) | {advice}") from error
+    if _stem(record.configuration, record.role, record.key) != path.stem:
+        raise ArtifactError(f"engine record {path} was changed after it was written | {advice}")
+    return record
+
+
+def _tidy(root: Path, configuration: str, role: str, kept: EngineRecord) -> None:
+    """Remove engines of this graph that no record names, and those of its earlier contents."""
+    named = {kept.path}
+    for path in sorted(engine_folder(root).glob("*.json")):
+        if path.stem.rsplit(".", 2)[0] != f"{configuration}.{role}":
+            continue
+        try:
+            record = _read_record(path)
+        except ArtifactError:
+            continue
+        if record.key.graph_sha256 != kept.key.graph_sha256:
+            path.unlink(missing_ok=True)
+        else:
+            named.add(record.path)
+    for path in engine_folder(root).glob("*.engine"):
+        if path.stem.rsplit(".", 2)[0] == f"{configuration}.{role}" and path not in named:
+            path.unlink(missing_ok=True)
