@@ -14,13 +14,14 @@ from typing import Any
 
 from edgeseg.accuracy import Accuracy
 from edgeseg.atomic import write_text
+from edgeseg.calibration_record import Calibration
 from edgeseg.classes import ClassSet
 from edgeseg.config import UNCOMPENSATED, Compensation, Configuration
 from edgeseg.errors import ArtifactError, EdgesegError
 from edgeseg.metrics.latency_aware import AccuracyTable
 
 FORMAT = "edgeseg-bundle"
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 MANIFEST = "manifest.json"
 
 
@@ -64,6 +65,12 @@ class Parity:
     """Share of pixels with equal labels, in [0, 1]."""
     max_logit_error: float | None
     """Largest absolute difference of logits; None where the graph has none."""
+    miou_fp32: float | None = None
+    """mIoU without delay of the FP32 graphs with the same knobs, for a lower precision that was scored."""
+    miou_drop: float | None = None
+    """What the lower precision loses of it; negative when it gains."""
+    max_drop: float | None = None
+    """The loss that was allowed."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class BundleConfiguration:
     accuracy: Accuracy | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Facts for people: masks that were aligned, layers left dense, rewrites applied."""
+    calibration: Calibration | None = None
+    """On which frames ranges were measured; None where none were needed."""
 
     @property
     def name(self) -> str:
@@ -295,7 +304,7 @@ def _configuration_dict(entry: BundleConfiguration) -> dict[str, Any]:
         "sequence": {"first": entry.first, "then": list(entry.then)},
         "links": [vars(link).copy() for link in entry.links],
         "parity": vars(entry.parity).copy() if entry.parity else None,
-        "calibration": None,
+        "calibration": entry.calibration.as_dict() if entry.calibration else None,
         "accuracy": accuracy.as_dict() if accuracy else None,
         "notes": dict(entry.notes),
     }
@@ -357,4 +366,5 @@ def _parse_configuration(values: dict[str, Any], files: Mapping[str, FileRecord]
         parity=Parity(**parity) if parity else None,
         accuracy=Accuracy.from_dict(values["accuracy"]) if values["accuracy"] else None,
         notes=values["notes"],
+        calibration=Calibration.from_dict(values["calibration"]) if values["calibration"] else None,
     )

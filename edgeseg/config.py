@@ -6,8 +6,10 @@ from edgeseg.classes import file_name_safe
 from edgeseg.errors import InputError
 from edgeseg.token_plan import METHODS, TokenPlan
 
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8")
 """Precisions that graphs are exported in."""
+STATE_DTYPES = ("fp32", "fp16")
+"""What a stateful network hands from step to step, whatever its precision."""
 CWM_FORMS = ("concat", "split")
 """How a phase graph joins fresh and kept channels: `concat` by Concat, `split` by splitting the next convolution."""
 MODES = ("none", "extrapolate", "late-warp", "late-warp+extrapolate")
@@ -42,6 +44,8 @@ class Configuration:
     """What becomes of the tokens that stop, one of `token_plan.METHODS`; None when all tokens of a ViT go through."""
     plan: TokenPlan | None = None
     """Which proportion of the tokens stops after which layer, when a method is given."""
+    state_dtype: str = "fp32"
+    """One of `STATE_DTYPES`; fp16 halves what a stateful network's states take."""
 
     def __post_init__(self) -> None:
         height, width = self.size_hw
@@ -67,11 +71,20 @@ class Configuration:
             raise InputError(f"method and plan go together | got method {self.method}, plan {self.plan}")
         if self.method is not None and self.method not in METHODS:
             raise InputError(f"unknown method {self.method!r} | known: {', '.join(METHODS)}")
+        if self.state_dtype not in STATE_DTYPES:
+            raise InputError(f"unknown state_dtype {self.state_dtype!r} | known: {', '.join(STATE_DTYPES)}")
+        if self.state_dtype != "fp32" and not self.stateful:
+            raise InputError(f"state_dtype {self.state_dtype} is for networks with states | this one has none")
 
     @property
     def stateful(self) -> bool:
         """Whether a step depends on the frames before it."""
         return self.rho is not None or self.input_frames > 1
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the graphs compute what the network computes, but for rounding in float32."""
+        return self.precision == "fp32" and self.state_dtype == "fp32"
 
     @property
     def name(self) -> str:
@@ -89,6 +102,8 @@ class Configuration:
             parts.append(f"t+{self.target_offset}")
         if self.precision != "fp32":
             parts.append(self.precision)
+        if self.state_dtype != "fp32":
+            parts.append("st16")
         return file_name_safe("_".join(parts).replace("t+", "t"))
 
     def as_dict(self) -> dict[str, object]:

@@ -172,6 +172,7 @@ class BundleWriter:
             parity=variant.parity,
             accuracy=variant.accuracy,
             notes=variant.notes,
+            calibration=variant.calibration,
         )
 
 
@@ -222,6 +223,7 @@ def read_variant(bundle: Bundle, entry: BundleConfiguration) -> Variant:
         notes=entry.notes,
         parity=entry.parity,
         accuracy=entry.accuracy,
+        calibration=entry.calibration,
     )
 
 

@@ -34,14 +34,22 @@ class GraphRunner:
         self.step_index = 0
         self._state: dict[tuple[str, str], np.ndarray] = {}
 
+    @property
+    def role(self) -> str:
+        """Role that runs next."""
+        return self.variant.role_at(self.step_index)
+
+    def feeds(self, frame_rgb: np.ndarray) -> dict[str, np.ndarray]:
+        """All inputs of the role that runs next, by name: uint8 `(H, W, 3)` as image, and the states as they are."""
+        return {
+            entry.name: frame_rgb[None] if entry.name == "image" else self._state[self.role, entry.name]
+            for entry in self._sessions[self.role].get_inputs()
+        }
+
     def step(self, frame_rgb: np.ndarray) -> dict[str, np.ndarray]:
         """Run the next role on uint8 `(H, W, 3)`; all outputs and watched tensors by name."""
-        role = self.variant.role_at(self.step_index)
+        role, feeds = self.role, self.feeds(frame_rgb)
         session = self._sessions[role]
-        feeds = {
-            entry.name: frame_rgb[None] if entry.name == "image" else self._state[role, entry.name]
-            for entry in session.get_inputs()
-        }
         names = [entry.name for entry in session.get_outputs()]
         outputs = dict(zip(names, session.run(names, feeds), strict=True))
         for link in self.variant.links:

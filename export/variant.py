@@ -9,6 +9,7 @@ import onnx
 
 from edgeseg.accuracy import Accuracy
 from edgeseg.bundle import Parity, StateLink
+from edgeseg.calibration_record import Calibration
 from edgeseg.config import Configuration
 
 
@@ -27,6 +28,7 @@ class Variant:
     notes: Mapping[str, Any] = field(default_factory=dict)
     parity: Parity | None = None
     accuracy: Accuracy | None = None
+    calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
