@@ -74,6 +74,19 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class Programs:
+    """The graphs of a configuration once more, in the form of another library.
+
+    Beside the ONNX graphs and not part of the configuration's digest: the same arithmetic, so that device profiles stay
+    valid when a form is added.
+    """
+
+    files: Mapping[str, str]
+    """Role -> file."""
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True)
 class BundleConfiguration:
     """One configuration of a bundle: its knobs, its graphs and how they follow each other."""
 
@@ -91,6 +104,8 @@ class BundleConfiguration:
     accuracy: Accuracy | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     """Facts for people: masks that were aligned, layers left dense, rewrites applied."""
+    programs: Mapping[str, Programs] = field(default_factory=dict)
+    """Form, such as `torch` -> programs of all roles."""
     calibration: Calibration | None = None
     """On which frames ranges were measured; None where none were needed."""
 
@@ -105,7 +120,7 @@ class BundleConfiguration:
     @property
     def files(self) -> tuple[str, ...]:
         """All files of this configuration, sorted."""
-        return tuple(sorted({name for graph in self.graphs.values() for name in (graph.file, *graph.weights)}))
+        return tuple(sorted(_files_of(self.graphs, self.programs)))
 
 
 @dataclass(frozen=True)
@@ -307,6 +322,10 @@ def _configuration_dict(entry: BundleConfiguration) -> dict[str, Any]:
         "calibration": entry.calibration.as_dict() if entry.calibration else None,
         "accuracy": accuracy.as_dict() if accuracy else None,
         "notes": dict(entry.notes),
+        "programs": {
+            form: {"files": dict(each.files), "parity": vars(each.parity).copy() if each.parity else None}
+            for form, each in entry.programs.items()
+        },
     }
 
 
@@ -342,7 +361,11 @@ def _parse_configuration(values: dict[str, Any], files: Mapping[str, FileRecord]
         role: Graph(graph["file"], tuple(graph["weights"]), int(graph["macs"]), int(graph["parameters"]))
         for role, graph in values["graphs"].items()
     }
-    missing = sorted({name for graph in graphs.values() for name in (graph.file, *graph.weights)} - set(files))
+    programs = {
+        form: Programs(dict(each["files"]), Parity(**each["parity"]) if each["parity"] else None)
+        for form, each in values.get("programs", {}).items()
+    }
+    missing = sorted(_files_of(graphs, programs) - set(files))
     if missing:
         raise ArtifactError(f"{knobs.name} names files without a hash: {', '.join(missing)}")
     first, then = values["sequence"]["first"], tuple(values["sequence"]["then"])
@@ -351,6 +374,11 @@ def _parse_configuration(values: dict[str, Any], files: Mapping[str, FileRecord]
     if not then or roles - set(graphs):
         raise ArtifactError(
             f"{knobs.name} names roles without a graph: {', '.join(sorted(roles - set(graphs))) or 'none'}"
+        )
+    incomplete = sorted(form for form, each in programs.items() if set(each.files) != set(graphs))
+    if incomplete:
+        raise ArtifactError(
+            f"{knobs.name} has no program for some of its roles: {', '.join(incomplete)} | export again"
         )
     digest = configuration_digest(graphs, files)
     if digest != values["digest"]:
@@ -366,5 +394,11 @@ def _parse_configuration(values: dict[str, Any], files: Mapping[str, FileRecord]
         parity=Parity(**parity) if parity else None,
         accuracy=Accuracy.from_dict(values["accuracy"]) if values["accuracy"] else None,
         notes=values["notes"],
+        programs=programs,
         calibration=Calibration.from_dict(values["calibration"]) if values["calibration"] else None,
     )
+
+
+def _files_of(graphs: Mapping[str, Graph], programs: Mapping[str, Programs]) -> set[str]:
+    names = {name for graph in graphs.values() for name in (graph.file, *graph.weights)}
+    return names | {name for each in programs.values() for name in each.files.values()}
