@@ -20,6 +20,7 @@ from edgeseg.bundle import (
     BundleConfiguration,
     FileRecord,
     Graph,
+    Programs,
     configuration_digest,
     file_sha256,
     save_manifest,
@@ -27,7 +28,7 @@ from edgeseg.bundle import (
 from edgeseg.classes import ClassSet
 from edgeseg.errors import InputError
 from edgeseg.export.graph_stats import count_macs, count_parameters
-from edgeseg.export.variant import Variant
+from edgeseg.export.variant import SavedPrograms, Variant
 
 WEIGHTS = "weights.bin"
 ALIGNMENT = 64
@@ -106,6 +107,10 @@ class BundleWriter:
                 else "a bundle needs at least one configuration"
             )
         stored = self._store_weights(variants)
+        for variant in variants:
+            for form, saved in variant.programs.items():
+                for role, content in saved.content.items():
+                    (self.folder / program_file(variant.name, role, form)).write_bytes(content)
         records: dict[str, FileRecord] = {}
         for file in sorted(self.folder.iterdir()):
             records[file.name] = FileRecord(file_sha256(file), file.stat().st_size)
@@ -172,6 +177,10 @@ class BundleWriter:
             parity=variant.parity,
             accuracy=variant.accuracy,
             notes=variant.notes,
+            programs={
+                form: Programs({role: program_file(variant.name, role, form) for role in saved.content}, saved.parity)
+                for form, saved in variant.programs.items()
+            },
             calibration=variant.calibration,
         )
 
@@ -221,6 +230,12 @@ def read_variant(bundle: Bundle, entry: BundleConfiguration) -> Variant:
         then=entry.then,
         links=entry.links,
         notes=entry.notes,
+        programs={
+            form: SavedPrograms(
+                {role: bundle.path(file).read_bytes() for role, file in each.files.items()}, each.parity
+            )
+            for form, each in entry.programs.items()
+        },
         parity=entry.parity,
         accuracy=entry.accuracy,
         calibration=entry.calibration,
@@ -230,6 +245,11 @@ def read_variant(bundle: Bundle, entry: BundleConfiguration) -> Variant:
 def graph_file(configuration: str, role: str) -> str:
     """File name of a graph."""
     return f"{configuration}.{role}.onnx"
+
+
+def program_file(configuration: str, role: str, form: str) -> str:
+    """File name of a graph in the form of another library."""
+    return f"{configuration}.{role}.{form}.pt2"
 
 
 def tool_versions() -> dict[str, str]:

@@ -14,6 +14,15 @@ from edgeseg.config import Configuration
 
 
 @dataclass(frozen=True)
+class SavedPrograms:
+    """Graphs in the form of another library, as they are saved."""
+
+    content: Mapping[str, bytes]
+    """Role -> content of its file."""
+    parity: Parity | None = None
+
+
+@dataclass(frozen=True)
 class Variant:
     """Graphs of one configuration, weights inside, before they are written."""
 
@@ -28,6 +37,8 @@ class Variant:
     notes: Mapping[str, Any] = field(default_factory=dict)
     parity: Parity | None = None
     accuracy: Accuracy | None = None
+    programs: Mapping[str, SavedPrograms] = field(default_factory=dict)
+    """Form, such as `torch` -> programs of all roles."""
     calibration: Calibration | None = None
 
     @property
