@@ -7,7 +7,7 @@ record is written last and names its engine file, so an engine is there whole or
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -109,8 +109,8 @@ class EngineRecord:
     built_at: str
     """ISO 8601, UTC."""
     build_s: float
-    layers: Mapping[str, int] = field(default_factory=dict)
-    """Type of arithmetic (`int8`, `fp16`, `fp32`, ...) -> layers of it, where the build told."""
+    layers: tuple[Mapping[str, Any], ...] = ()
+    """What the engine is made of, where the build told: `edgeseg.export.layer_report.Layer.as_dict` of each layer."""
 
     def read(self) -> bytes:
         """The engine's bytes.
@@ -175,7 +175,7 @@ def store_engine(
     plan: bytes | memoryview,
     *,
     build_s: float,
-    layers: Mapping[str, int] | None = None,
+    layers: Sequence[Mapping[str, Any]] = (),
 ) -> EngineRecord:
     """Put an engine into the cache of the bundle at `root`, in the place of one with the same key.
 
@@ -194,7 +194,7 @@ def store_engine(
         bytes=len(plan),
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         build_s=round(build_s, 3),
-        layers=dict(layers or {}),
+        layers=tuple(layers),
     )
     with atomic_file(record.path) as temporary:
         temporary.write_bytes(plan)
@@ -315,7 +315,7 @@ def _as_dict(record: EngineRecord) -> dict[str, Any]:
         "engine": {"file": record.path.name, "sha256": record.sha256, "bytes": record.bytes},
         "built_at": record.built_at,
         "build_s": record.build_s,
-        "layers": dict(record.layers),
+        "layers": list(record.layers),
     }
 
 
@@ -335,7 +335,7 @@ def _read_record(path: Path) -> EngineRecord:
             bytes=int(engine["bytes"]),
             built_at=str(values["built_at"]),
             build_s=float(values["build_s"]),
-            layers=dict(values["layers"]),
+            layers=tuple(values["layers"]),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError, ArtifactError) as error:
         raise ArtifactError(f"engine record {path} is not readable ({error!r}) | {advice}") from error

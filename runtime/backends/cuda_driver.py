@@ -4,6 +4,8 @@ Needs no package: `libcuda` comes with the driver. Nothing is loaded before it i
 """
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgeseg.errors import DeviceError
@@ -95,6 +97,28 @@ def gpu(index: int) -> Gpu:
         f"{attribute(_MAJOR)}.{attribute(_MINOR)}",
         bool(attribute(_INTEGRATED)),
     )
+
+
+@contextmanager
+def current_gpu(index: int) -> Iterator[None]:
+    """CUDA calls of this thread go to GPU `index` inside the block, those of libraries too.
+
+    Raises:
+        DeviceError: it cannot be used.
+    """
+    library = _library()
+    device, context, popped = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+    _check("cuInit", library.cuInit(0))
+    _check("cuDeviceGet", library.cuDeviceGet(ctypes.byref(device), index))
+    _check("cuDevicePrimaryCtxRetain", library.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+    try:
+        _check("cuCtxPushCurrent", library.cuCtxPushCurrent_v2(context))
+        try:
+            yield
+        finally:
+            library.cuCtxPopCurrent_v2(ctypes.byref(popped))
+    finally:
+        library.cuDevicePrimaryCtxRelease_v2(device)
 
 
 def begin_capture(stream: int) -> None:

@@ -15,6 +15,8 @@ from edgeseg.runtime.backends import cuda_driver
 from edgeseg.runtime.engine_cache import LIBRARIES
 
 OLDEST_MAJOR = 10
+LAYERS = "Layers:"
+"""How the message begins that lists an engine's layers, at the end of a detailed build."""
 _log = logging.getLogger("edgeseg.tensorrt")
 _MODULES = {"tensorrt": ("tensorrt",), "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 """Library -> modules that hold it: the package of bindings alone has a name of its own."""
@@ -132,11 +134,15 @@ def _logger(module: ModuleType) -> Any:
             super().__init__()
             self.errors: list[str] = []
             """Lines since it was cleared."""
+            self.layers = ""
+            """The last list of an engine's layers."""
 
         def log(self, severity: Any, message: str) -> None:
             level = levels.get(severity, logging.DEBUG)
             if level == logging.ERROR:
                 self.errors.append(" ".join(message.split()))
+            if message.startswith(LAYERS):
+                self.layers = message
             # Errors become exceptions where they are one: the library also logs what it then works around.
             _log.log(min(level, logging.INFO), message)
 
