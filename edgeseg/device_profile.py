@@ -14,7 +14,7 @@ from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.errors import ArtifactError
 
 FORMAT = "edgeseg-device-profile"
-MAJOR, MINOR = 1, 1
+MAJOR, MINOR = 1, 2
 STABLE_VARIATION = 0.025
 """Coefficient of variation above which a measurement is called unstable (the threshold that trtexec warns at)."""
 
@@ -41,6 +41,9 @@ class LatencyProfile:
     the camera's frames ran beside the network, as it does in the loop."""
     flow_ms: tuple[float, ...] = ()
     """With compensation: what each camera frame's flow took, beside the network."""
+    energy_mj: float | None = None
+    """Mean energy of a step, in mJ of the whole board, idle power included; None where the board tells no power, or the
+    steps were over before it was looked at often enough."""
 
     @property
     def latencies_s(self) -> np.ndarray:
@@ -91,6 +94,9 @@ class DeviceProfile:
     entries: tuple[LatencyProfile, ...]
     measured_at: str
     command_line: str
+    invalid_reason: str | None = None
+    """Why the latencies are not those of the device in this power state: its clocks were cut meanwhile. None when they
+    were not, or the device does not tell."""
 
     def entry(self, name: str) -> LatencyProfile | None:
         """The entry of configuration `name` without compensation, if it has one."""
@@ -170,6 +176,8 @@ class DeviceProfile:
                 entries=tuple(_parse_entry(entry) for entry in values["entries"]),
                 measured_at=values["measured_at"],
                 command_line=values["command_line"],
+                # Before format 1.2 nobody looked.
+                invalid_reason=values.get("invalid_reason"),
             )
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise ArtifactError(f"{path} is damaged ({error!r}) | measure again: edgeseg profile") from error
@@ -179,7 +187,7 @@ def _parse_entry(values: dict[str, Any]) -> LatencyProfile:
     samples = tuple(float(sample) for sample in values["samples_ms"])
     if not all(0 <= sample < float("inf") for sample in samples):
         raise ValueError("a latency is negative or not finite")
-    memory, first_step = values["peak_memory_mb"], values.get("first_step_ms")
+    memory, first_step, energy = values["peak_memory_mb"], values.get("first_step_ms"), values.get("energy_mj")
     return LatencyProfile(
         name=values["name"],
         digest=values["digest"],
@@ -191,6 +199,7 @@ def _parse_entry(values: dict[str, Any]) -> LatencyProfile:
         # Profiles of format 1.0 know no compensation.
         compensation=Compensation.from_dict(values.get("compensation", {"mode": "none"})),
         flow_ms=tuple(float(sample) for sample in values.get("flow_ms", ())),
+        energy_mj=None if energy is None else float(energy),
     )
 
 

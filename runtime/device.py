@@ -1,6 +1,6 @@
 """Facts of the machine that a figure is worthless without, and the name under which its profile is stored.
 
-Everything is read from files and the running interpreter; nothing is changed and no command is run.
+Everything is read from files and the running interpreter, on a Jetson also from commands that print; nothing is changed.
 """
 
 import datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeseg.classes import file_name_safe
+from edgeseg.runtime.jetson.board_facts import board_facts
 from edgeseg.runtime.session import usable_cores
 
 PROFILES_FOLDER = Path("profiles")
@@ -41,6 +42,7 @@ def device_facts() -> dict[str, Any]:
         "jetson": _first_line("/proc/device-tree/model"),
         "jetpack": _first_line("/etc/nv_tegra_release"),
         "gpus": gpu_models(),
+        **board_facts(),
     }
     return {key: value for key, value in facts.items() if value not in (None, [], "")}
 

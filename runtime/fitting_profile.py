@@ -30,8 +30,9 @@ def fitting_profile(
 ) -> DeviceProfile:
     """The profile to pick by; arguments and errors as of `edgeseg.runtime.session.load`.
 
-    A profile that is given is used, with a warning in the log when it was measured otherwise. The stored one is left
-    aside then, with the reason in the log, and the candidates are measured for what was asked.
+    A profile that is given is used, with a warning in the log when it was measured otherwise, or while the board cut its
+    clocks. The stored one is left aside then, with the reason in the log, and the candidates are measured for what was
+    asked.
 
     A profile without compensation stands for what it holds, and the log says that labels will not be moved.
 
@@ -47,12 +48,16 @@ def fitting_profile(
             )
         if otherwise := measured_otherwise(given, threads, frame_size_hw):
             _log.warning("the profile %s: latencies may differ", otherwise)
+        if given.invalid_reason is not None:
+            _log.warning("the profile is invalid (%s): latencies are longer than they should be", given.invalid_reason)
         return given
     stored = default_profile_path(device)
     difference: str | None = "does not exist"
     if stored.is_file():
         found = DeviceProfile.load(stored)
         difference = measured_otherwise(found, threads, frame_size_hw) or _not_held(found, bundle, compensations)
+        if found.invalid_reason is not None:
+            difference = f"is invalid, the board cut its clocks meanwhile ({found.invalid_reason})"
         if found.bundle_digest != bundle.digest:
             difference = f"is of another bundle, {found.bundle_name} {found.bundle_digest[:12]}"
         if difference is None:

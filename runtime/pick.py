@@ -13,7 +13,7 @@ from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.metrics.latency_aware import latency_tax
 from edgeseg.metrics.rated_table import RatedTable
-from edgeseg.runtime.pick_reason import is_left_to_measure, left_out, reason, remarks
+from edgeseg.runtime.pick_reason import invalid_note, is_left_to_measure, left_out, reason, remarks
 
 STATISTICS = ("streaming", "expected", "median")
 """`streaming`: the predicted sLAmIoU, what a reader of the camera loop finds (with compensation: at the camera's rate);
@@ -158,7 +158,7 @@ def pick(
     rows.sort(key=_order(statistic))
     if rows[0].excluded:
         raise InputError(_nothing_fits(rows, max_latency_ms, min_miou))
-    notes += remarks([measured[row.name] for row in rows], rows, profile, fps)
+    notes = invalid_note(profile) + notes + remarks([measured[row.name] for row in rows], rows, profile, fps)
     return Pick(measured[rows[0].name], tuple(rows), fps, statistic, reason(rows, fps, statistic), tuple(notes))
 
 

@@ -119,6 +119,17 @@ def remarks(
     return notes + _other_rate(profile, rows, fps)
 
 
+def invalid_note(profile: "DeviceProfile") -> list[str]:
+    """That the figures are not those of the device; empty when they are."""
+    if profile.invalid_reason is None:
+        return []
+    return [
+        f"INVALID PROFILE, the board cut its clocks while it was measured ({profile.invalid_reason}): latencies are longer "
+        "than they should be and the pick may be wrong; see to cooling, power supply or a lower power mode, and measure "
+        "again"
+    ]
+
+
 def _other_rate(profile: "DeviceProfile", rows: Sequence["PickRow"], fps: float) -> list[str]:
     """What a profile that was measured for another frame rate does not tell."""
     notes = []

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgeseg.errors import InputError
 from edgeseg.runtime.backends.base import runner_class
 from edgeseg.runtime.bench import Bench
 from edgeseg.runtime.device import device_facts
+from edgeseg.runtime.jetson.board_monitor import BoardMonitor, watched_board
 from edgeseg.runtime.optical_flow import flow_size_hw, unusable_reason
 from edgeseg.runtime.pick import rated_table
 from edgeseg.runtime.race import Contender, Race
@@ -50,6 +52,9 @@ def profile_bundle(
     with the reason instead of samples. `facts["unmoved"]` counts, by reason, timed steps whose labels stayed as they
     were: with noise there is none, in a video that may be a scene cut.
 
+    A Jetson is watched meanwhile: `facts["board"]` holds its temperatures and power, entries the energy of a step where
+    that can be told, and the profile is marked as invalid, with the reason, when the board cut its clocks.
+
     Args:
         fps: frame rate of the camera, which decides what can still win (`edgeseg.runtime.race`) and how often a frame
             needs a flow.
@@ -77,19 +82,22 @@ def profile_bundle(
     candidates = bundle.candidates(compensations)
     unusable = {entry.name: reason for entry in candidates if (reason := _unusable(entry, frame_size_hw)) is not None}
     usable = [entry for entry in candidates if entry.name not in unusable]
-    with Bench(
-        bundle,
-        usable,
-        device=device,
-        threads=threads,
-        fps=fps,
-        frame_size_hw=frame_size_hw,
-        frames_rgb=frames_rgb,
-        clock=clock,
-    ) as bench:
+    with (
+        watched_board() as board,
+        Bench(
+            bundle,
+            usable,
+            device=device,
+            threads=threads,
+            fps=fps,
+            frame_size_hw=frame_size_hw,
+            frames_rgb=frames_rgb,
+            clock=clock,
+        ) as bench,
+    ):
         outcomes = Race(
             _contenders(usable, fps),
-            bench.turn,
+            bench.turn if board is None else board.timed(bench.turn),
             samples=samples,
             exhaustive=exhaustive,
             fault=bench.flow_fault,
@@ -97,11 +105,13 @@ def profile_bundle(
         ).run()
     after = device_facts()
     facts["after"] = {
-        key: after[key] for key in ("date", "load_average", "frequency_mhz", "temperature_c") if key in after
+        key: after[key] for key in ("date", "load_average", "frequency_mhz", "temperature_c", "clocks") if key in after
     }
     if bench.unmoved:
         facts["unmoved"] = dict(bench.unmoved)
-    entries = [bench.entry(name, outcome) for name, outcome in outcomes.items()]
+    if board is not None:
+        facts["board"] = board.facts()
+    entries = [_with_energy(bench.entry(name, outcome), name, board) for name, outcome in outcomes.items()]
     entries += [_unmeasured(entry, unusable[entry.name]) for entry in candidates if entry.name in unusable]
     return DeviceProfile(
         device=device,
@@ -115,7 +125,14 @@ def profile_bundle(
         entries=tuple(entries),
         measured_at=facts["date"],
         command_line=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        invalid_reason=None if board is None else board.throttled(),
     )
+
+
+def _with_energy(entry: LatencyProfile, name: str, board: BoardMonitor | None) -> LatencyProfile:
+    if board is None or not entry.samples_ms:
+        return entry
+    return replace(entry, energy_mj=board.energy_mj(name, float(entry.latencies_s.mean())))
 
 
 def _unusable(candidate: Candidate, frame_size_hw: tuple[int, int] | None) -> str | None:

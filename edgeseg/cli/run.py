@@ -78,6 +78,7 @@ def command(
     from edgeseg.cli.options import check_different_files, measuring_bar
     from edgeseg.errors import InputError
     from edgeseg.runtime.run import run_loop
+    from edgeseg.runtime.service_notify import notifying
     from edgeseg.runtime.session import load
     from edgeseg.runtime.source import open_source
     from edgeseg.shipped import bundle_path
@@ -102,7 +103,7 @@ def command(
                 compensation=compensation,
                 progress=measuring,
             )
-        with session, _text_file(json_lines) as lines, _live_line() as progress:
+        with session, _text_file(json_lines) as lines, _live_line() as shown, notifying(shown) as progress:
             if mark_invalid and not session.compensation.moves:
                 raise InputError("--mark-invalid marks pixels of moved labels | name how: --compensation MODE")
             report = run_loop(
