@@ -8,6 +8,9 @@ METHODS = ("pause", "pause-random", "early-exit", "prune")
 """What becomes of the tokens that stop: they wait for the decoder (by entropy, or by lot as the baseline) [C 3], have
 the auxiliary decoder's label [C 3.I], or have it except for context tokens that go on [Z 5]."""
 
+TOPK_LIMIT = 3840
+"""Largest K of TensorRT's TopK, up to 11.1 at least: more tokens are ranked in other ways."""
+
 
 @dataclass(frozen=True)
 class TokenPlan:

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.models.vit import initialise_transformer
-
-TOPK_LIMIT = 3840
-"""Largest K of TensorRT's TopK, up to 11.1 at least."""
+from edgeseg.token_plan import TOPK_LIMIT
 
 
 class AuxiliaryDecoder(nn.Module):
