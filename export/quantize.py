@@ -1,0 +1,195 @@
+"""INT8: one graph and calibration data -> the graph with explicit Q/DQ nodes, and which of its layers are INT8.
+
+    quantised = quantize_graph(model, feeds)
+    quantised.model, quantised.share, quantised.left      # what stayed float, each with the reason
+    again = quantize_graph(model, feeds, ranges=quantised.ranges, keep_high=["decoder.blend.conv"])
+
+NVIDIA ModelOpt says which tensors are worth quantising (it knows what engines fuse); ranges come from the data, and the
+Q/DQ nodes are written into the graph as it is, opset and names included.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgeseg.errors import ParityError
+from edgeseg.export.activation_ranges import CALIBRATION_METHODS, activation_ranges, check_feeds
+from edgeseg.export.graph_edit import check_graph, fold_constants
+from edgeseg.export.kept_layers import PRODUCTS, kept_nodes, layer_name
+from edgeseg.export.nvidia_modelopt import Place, int8_places
+from edgeseg.export.rewrites.graph_index import GraphIndex
+from edgeseg.export.rewrites.quantize_linear import quantize_inputs
+
+__all__ = ["CALIBRATION_METHODS", "NodePrecision", "Quantized", "layer_weights", "quantize_graph"]
+
+MINIMUM_SHARE = 0.95
+"""Of the convolutions and matrix products: those in lower precision, and those that are not for a named reason."""
+SMALLEST_SIDE = 16
+"""ModelOpt leaves products alone that have fewer channels, rows or columns: INT8 kernels need that many."""
+LONGEST_ATTENTION = 512
+"""ModelOpt leaves the products of attention over more tokens alone: engines have a fused kernel for these in FP16."""
+
+
+@dataclass(frozen=True)
+class NodePrecision:
+    """What became of one convolution or matrix product."""
+
+    name: str
+    """Of the node."""
+    layer: str
+    """The same in all graphs of a network, as `keep_high` takes it."""
+    operator: str
+    reduced: bool
+    """Whether it computes in the lower precision."""
+    reason: str | None = None
+    """Why not; None where it does, or where nothing explains it."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A graph of lower precision."""
+
+    model: onnx.ModelProto
+    nodes: tuple[NodePrecision, ...]
+    """All convolutions and matrix products, in execution order."""
+    ranges: Mapping[str, float] = field(default_factory=dict)
+    """Largest magnitude represented of each tensor, from the calibration data; to be given again as `ranges`."""
+
+    @property
+    def share(self) -> float:
+        """Convolutions and matrix products of lower precision, of all."""
+        return sum(node.reduced for node in self.nodes) / len(self.nodes) if self.nodes else 1.0
+
+    @property
+    def left(self) -> tuple[NodePrecision, ...]:
+        """Those that stayed in high precision."""
+        return tuple(node for node in self.nodes if not node.reduced)
+
+
+def quantize_graph(
+    model: onnx.ModelProto,
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    *,
+    method: str = "entropy",
+    keep_high: Collection[str] = (),
+    ranges: Mapping[str, float] | None = None,
+    whole_weights: Mapping[str, np.ndarray] | None = None,
+) -> Quantized:
+    """Quantise one fixed-shape graph to symmetric INT8, with all inputs and outputs as they are.
+
+    Args:
+        model: opset 17 to 20, weights inside.
+        feeds: calibration data: values of all inputs, image and states, one mapping per run.
+        method: how ranges follow from the data, one of `CALIBRATION_METHODS`.
+        keep_high: layers or nodes that stay float besides the first and the last ones and those that decide which
+            tokens pause.
+        ranges: those of an earlier call with the same graph, data and method: only what they lack is calibrated.
+        whole_weights: of a masked network, `layer_weights` of its `init` graph: the scales of the slices of its other
+            graphs are those of the whole layers, so that all graphs share their int8 weights.
+
+    Raises:
+        InputError: feeds that do not fit the graph or give values that are not finite, an unknown method or layer.
+        MissingPackageError: a library of the extra `quant` is not installed.
+        ParityError: of more than 5 % of the convolutions and matrix products nobody can say why they are not INT8.
+    """
+    check_feeds(model, feeds)
+    model = fold_weights(model)
+    kept = kept_nodes(model, keep_high)
+    places = _worth_it(model, int8_places(model, feeds[0], kept))
+    weights = {entry.name for entry in model.graph.initializer}
+    read = [model.graph.node[position].input[number] for position, number in sorted(places)]
+    activations = dict.fromkeys(name for name in read if name not in weights)
+    known = dict(ranges or {})
+    missing = [name for name in activations if name not in known]
+    if missing:
+        known |= activation_ranges(model, missing, feeds, method)
+    nodes = _precisions(model, places, kept)
+    refuse_unexplained(nodes, "INT8")
+    result = quantize_inputs(model, places, _joined_alike(model, places, known), whole_weights or {})
+    return Quantized(check_graph(result), nodes, known)
+
+
+def layer_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The weights of a graph by name, as `quantize_graph` takes those of whole layers."""
+    return {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
+
+
+def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every weight of a product that can be computed ahead is an initialiser.
+
+    The graphs that edgeseg cuts are left alone: further folding would give the phases of a masked network weights that
+    are no slices of each other.
+    """
+    computed = {entry.name for entry in model.graph.input}
+    for node in model.graph.node:
+        if computed.intersection(node.input):
+            computed.update(node.output)
+    weights = {entry.name for entry in model.graph.initializer} | {""}
+    for node in model.graph.node:
+        if node.op_type in PRODUCTS and not computed.union(weights).issuperset(node.input):
+            return fold_constants(model)
+    return onnx.ModelProto.FromString(model.SerializeToString())
+
+
+def refuse_unexplained(nodes: Sequence[NodePrecision], precision: str) -> None:
+    """Raises:
+    ParityError: more than 5 % of `nodes` are not of lower precision and have no reason.
+    """
+    unexplained = [node for node in nodes if not node.reduced and node.reason is None]
+    if len(nodes) - len(unexplained) < MINIMUM_SHARE * len(nodes):
+        some = ", ".join(f"{node.name} ({node.operator})" for node in unexplained[:4])
+        raise ParityError(
+            f"too few layers are {precision}, and nothing says why | got {len(unexplained)} unexplained of {len(nodes)} "
+            f"convolutions and matrix products: {some}{', ...' if len(unexplained) > 4 else ''} | nothing was written"
+        )
+
+
+def _worth_it(model: onnx.ModelProto, places: Iterable[Place]) -> set[Place]:
+    """`places` without those at nodes that compute in float whatever they read."""
+    return {
+        (position, number)
+        for position, number in places
+        if model.graph.node[position].op_type not in ("LayerNormalization", "BatchNormalization")
+    }
+
+
+def _joined_alike(model: onnx.ModelProto, places: Iterable[Place], ranges: Mapping[str, float]) -> dict[str, float]:
+    """`ranges`, those of maps that are joined into one being the same, so that engines join int8 without rescaling."""
+    shared = dict(ranges)
+    read = {model.graph.node[position].input[number] for position, number in places}
+    for node in model.graph.node:
+        names = {*node.input, *node.output} & read
+        if node.op_type == "Concat" and len(names) > 1:
+            largest = max(shared[name] for name in names)
+            shared |= dict.fromkeys(names, largest)
+    return shared
+
+
+def _precisions(model: onnx.ModelProto, places: set[Place], kept: Mapping[int, str]) -> tuple[NodePrecision, ...]:
+    index = GraphIndex(model)
+    result = []
+    for position, node in enumerate(model.graph.node):
+        if node.op_type not in PRODUCTS:
+            continue
+        reduced = {(position, 0), (position, 1)} <= places
+        reason = None if reduced else kept.get(position) or _why_not(index, node)
+        result.append(NodePrecision(node.name, layer_name(node), node.op_type, reduced, reason))
+    return tuple(result)
+
+
+def _why_not(index: GraphIndex, node: onnx.NodeProto) -> str | None:
+    """Why ModelOpt leaves a product alone; None where no reason is known."""
+    first, second = (index.shapes.get(name, ()) for name in node.input[:2])
+    if node.op_type in ("Conv", "ConvTranspose"):
+        if node.input[1] not in index.constants:
+            return "its weight is computed in the graph"
+        return f"fewer than {SMALLEST_SIDE} channels" if min(second[:2], default=0) < SMALLEST_SIDE else None
+    sides = (*first[-2:], *second[-2:])
+    if min(sides, default=0) < SMALLEST_SIDE:
+        return f"fewer than {SMALLEST_SIDE} rows or columns"
+    if not {node.input[0], node.input[1]} & index.constants.keys() and max(sides) > LONGEST_ATTENTION:
+        return f"attention over more than {LONGEST_ATTENTION} tokens"
+    return None
