@@ -86,6 +86,13 @@ class Runner(ABC):
         return self._image
 
     @property
+    def device_ms(self) -> float | None:
+        """Milliseconds that the device itself counted for the last step, its copies included; None where it does not
+        count, or before the first step.
+        """
+        return None
+
+    @property
     def labels(self) -> np.ndarray:
         """uint8 `(h, w)`: the runner's own output buffer, overwritten by the next `infer`."""
         self._check_active()
@@ -136,11 +143,24 @@ class Backend(NamedTuple):
     """`module:class`, imported when it is asked for."""
     devices: str
     """What its device strings look like."""
+    library: str = "ONNX Runtime"
+    """What runs the graphs, for people."""
 
 
 BACKENDS: dict[str, Backend] = {
     "cpu": Backend("edgeseg.runtime.backends.onnxruntime_backend:CpuRunner", "cpu"),
-    "cuda": Backend("edgeseg.runtime.backends.onnxruntime_backend:CudaRunner", "cuda:0, cuda:1, ..."),
+    "cuda": Backend(
+        "edgeseg.runtime.backends.onnxruntime_gpu_backend:CudaRunner", "cuda:0, cuda:1, ...", "ONNX Runtime, CUDA"
+    ),
+    "ort-tensorrt": Backend(
+        "edgeseg.runtime.backends.onnxruntime_gpu_backend:OrtTensorrtRunner",
+        "ort-tensorrt:0, ...",
+        "ONNX Runtime, TensorRT",
+    ),
+    "tensorrt": Backend("edgeseg.runtime.backends.tensorrt_backend:TensorrtRunner", "tensorrt:0, ...", "TensorRT"),
+    "tensorrt-rtx": Backend(
+        "edgeseg.runtime.backends.tensorrt_backend:TensorrtRtxRunner", "tensorrt-rtx:0, ...", "TensorRT for RTX"
+    ),
 }
 """First part of a device string (before the colon) -> who runs graphs there."""
 

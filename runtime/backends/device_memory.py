@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -115,7 +115,7 @@ class DeviceMemory(ABC):
 
     @abstractmethod
     def begin_capture(self) -> None:
-        """From now on the stream's work is recorded and not run; what was run before must have ended."""
+        """From now on the stream's work is recorded and not run: `capture` does it, and stops when something fails."""
 
     @abstractmethod
     def end_capture(self) -> Any:
@@ -124,6 +124,21 @@ class DeviceMemory(ABC):
         Raises:
             DeviceError: it cannot be a graph; the stream runs again.
         """
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """A graph of what `work` puts on the stream. What it does was run before, and has ended.
+
+        Raises:
+            DeviceError: it cannot be recorded; the stream runs again.
+        """
+        self.begin_capture()
+        try:
+            work()
+        except BaseException:
+            with suppress(DeviceError):
+                self.destroy(self.end_capture())
+            raise
+        return self.end_capture()
 
     @abstractmethod
     def launch(self, graph: Any) -> None:

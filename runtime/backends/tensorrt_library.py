@@ -129,7 +129,7 @@ def _logger(module: ModuleType) -> Any:
         severity.VERBOSE: logging.DEBUG,
     }
 
-    class Logger(module.ILogger):  # type: ignore[name-defined, misc]
+    class Logger(module.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.errors: list[str] = []

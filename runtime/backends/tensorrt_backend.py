@@ -1,0 +1,95 @@
+"""TensorRT and TensorRT for RTX: engines that `edgeseg build` put beside the bundle. No GPU has run this yet."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from edgeseg.bundle import BundleConfiguration
+from edgeseg.errors import DeviceError
+from edgeseg.runtime.backends import cuda_driver
+from edgeseg.runtime.backends.base import Runner
+from edgeseg.runtime.backends.device_memory import memory_problem, open_memory
+from edgeseg.runtime.backends.graph_contract import GraphContract
+from edgeseg.runtime.backends.tensorrt_library import library_problem, load_library
+from edgeseg.runtime.backends.tensorrt_steps import EngineSteps
+from edgeseg.runtime.engine_cache import DEVICE_FAMILIES, EngineHost, find_engine
+
+
+class TensorrtRunner(Runner):
+    """`tensorrt:N`: TensorRT 10.0 to 11.x."""
+
+    family = "tensorrt"
+    """First part of the device string."""
+
+    def __init__(self, root: Path, configuration: BundleConfiguration, device: str, threads: int) -> None:
+        super().__init__(root, configuration, device, threads)
+        self._steps: EngineSteps | None = None
+        self._step = 0
+
+    @staticmethod
+    def usable(device: str) -> str | None:
+        return _problem(device, TensorrtRunner.family)
+
+    @property
+    def device_ms(self) -> float | None:
+        return None if self._steps is None else self._steps.device_ms
+
+    @property
+    def uses_cuda_graphs(self) -> bool:
+        """Whether every step is one launch; False where the library or the driver could not record some."""
+        return self._steps is not None and self._steps.uses_cuda_graphs
+
+    def activate_impl(self) -> tuple[np.ndarray, np.ndarray]:
+        library = load_library(DEVICE_FAMILIES[self.family])
+        gpu = cuda_driver.gpu(int(self.device.partition(":")[2]))
+        host = EngineHost(self.device, library.name, library.version, gpu.compute_capability, gpu.name)
+        # All are looked up before any is loaded: a missing one is told at once.
+        records = {role: find_engine(self.root, self.configuration, role, host) for role in self.configuration.graphs}
+        self._steps = steps = EngineSteps(library, open_memory(gpu.index), self.configuration.name)
+        tensors = steps.load({role: record.read() for role, record in records.items()})
+        contract = GraphContract(self.configuration, tensors)
+        image, labels = steps.prepare(contract, mapped=gpu.is_integrated)
+        self._plan = contract.plan
+        self._step = 0
+        return image[0], labels[0]
+
+    def infer_impl(self) -> None:
+        assert self._steps is not None
+        plan = self._plan.at(self._step)
+        try:
+            self._steps.run(plan)
+        except DeviceError as error:
+            raise DeviceError(
+                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {error}"
+            ) from error
+        self._step += 1
+
+    def reset_impl(self) -> None:
+        # The first step reads no state, and each later one what the step before it wrote.
+        self._step = 0
+
+    def deactivate_impl(self) -> None:
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            steps.close()
+
+
+class TensorrtRtxRunner(TensorrtRunner):
+    """`tensorrt-rtx:N`: TensorRT for RTX."""
+
+    family = "tensorrt-rtx"
+
+    @staticmethod
+    def usable(device: str) -> str | None:
+        return _problem(device, TensorrtRtxRunner.family)
+
+
+def _problem(device: str, family: str) -> str | None:
+    if not re.fullmatch(rf"{family}:\d+", device):
+        return f"a GPU is written '{family}:0', got {device!r}"
+    return (
+        cuda_driver.driver_problem(int(device.partition(":")[2]))
+        or library_problem(DEVICE_FAMILIES[family])
+        or memory_problem()
+    )
