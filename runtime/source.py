@@ -227,9 +227,9 @@ class CameraSource(Source):
         self.name = f"camera {address}" if isinstance(address, int) else address
         self.paced = True
         self._clock = clock
-        self._capture = cv2.VideoCapture(address)
+        self._capture = self._open(address)
         if not self._capture.isOpened():
-            raise SourceError(f"{self.name} cannot be opened | {_camera_advice(address)}")
+            raise SourceError(f"{self.name} cannot be opened | {self._advice(address)}")
         if fps is not None:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
         own_fps = self._capture.get(cv2.CAP_PROP_FPS)
@@ -247,16 +247,30 @@ class CameraSource(Source):
         if not ok:
             raise SourceError(f"{self.name} broke at frame {self._next} | the frame cannot be decoded")
         index, self._next = self._next, self._next + 1
-        return Frame(index, captured_at_s, cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB))
+        return Frame(index, captured_at_s, self._rgb(frame_bgr))
 
     def close(self) -> None:
         self._capture.release()
 
+    def _open(self, address: int | str) -> cv2.VideoCapture:
+        return cv2.VideoCapture(address)
 
-def _camera_advice(address: int | str) -> str:
-    if isinstance(address, int):
-        return "is it connected, and free of other programs? Its index may be another one"
-    return "does it answer, and is the address right? --verbose shows what the decoder says"
+    def _rgb(self, frame: np.ndarray) -> np.ndarray:
+        """What the capture gave as uint8 `(H, W, 3)` RGB."""
+        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    def _advice(self, address: int | str) -> str:
+        """What to do when it cannot be opened."""
+        if isinstance(address, int):
+            return "is it connected, and free of other programs? Its index may be another one"
+        return "does it answer, and is the address right? --verbose shows what the decoder says"
+
+
+def is_camera(source: str) -> bool:
+    """Whether `source` is a camera or a stream, which gives its frames when they come and never again."""
+    from edgeseg.runtime.gstreamer import is_gstreamer
+
+    return source.isdecimal() or is_gstreamer(source) or "://" in source
 
 
 def open_source(
@@ -265,8 +279,9 @@ def open_source(
     """Open what the user named as a source.
 
     Args:
-        source: camera index (or its digits), URL, video file, folder of images, data set, the simulator as
-            `street[:HxW][@FPS]`, a video of a data set, or a source, which is returned as it is.
+        source: camera index (or its digits), URL, camera through GStreamer (`edgeseg.runtime.gstreamer`), video file,
+            folder of images, data set, the simulator as `street[:HxW][@FPS]`, a video of a data set, or a source, which
+            is returned as it is.
         fps: frame rate at which the frames come; None: the source's own. Folders of images have none. The simulator
             renders at it; a recording is played faster or slower.
         paced: see `Source`; cameras are always paced.
@@ -288,9 +303,13 @@ def open_source(
             "Source | frames of your own: subclass edgeseg.runtime.Source, or call Session.step on each"
         )
     text = str(source)
-    if text.isdecimal() or "://" in text:
+    if is_camera(text):
+        from edgeseg.runtime.gstreamer import GStreamerSource, is_gstreamer
+
         if not paced:
             raise InputError(f"a camera gives its frames when they come | leave --no-pace out for {text}")
+        if is_gstreamer(text):
+            return GStreamerSource(text, fps=fps)
         return CameraSource(int(text) if text.isdecimal() else text, fps=fps)
     if is_simulator(source):
         return _street_source(text, fps, split or "val", paced)

@@ -72,7 +72,7 @@ def command(
     from edgeseg.errors import InputError
     from edgeseg.runtime.session import load
     from edgeseg.runtime.show import compensation_video
-    from edgeseg.runtime.source import open_source
+    from edgeseg.runtime.source import is_camera, open_source
     from edgeseg.shipped import bundle_path
 
     _check_options(image)
@@ -82,7 +82,7 @@ def command(
         return
     assert source is not None
     out = out or "compensation.mp4"
-    if source.isdecimal() or "://" in source:
+    if is_camera(source):
         raise InputError(f"camera {source} cannot be played again the same | record it, and give the recording")
     check_different_files(source=source, out=out)
     opened = Bundle.open(bundle_path(bundle))

@@ -1,0 +1,113 @@
+"""Cameras through GStreamer: `csi:0`, `usb:0`, or a pipeline of one's own, `gst:PIPELINE`.
+
+The image signal processor of a Jetson is reached in no other way, and pip's OpenCV has no GStreamer: it takes the
+system's. Pipelines end in a sink that holds the newest frame only and never waits, as the loop takes no other.
+"""
+
+import re
+import shlex
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from edgeseg.errors import InputError, SourceError
+from edgeseg.runtime.source import DEFAULT_CAMERA_FPS, CameraSource
+
+SIZE_HW = (720, 1280)
+"""Of a camera's frames unless told otherwise."""
+SINK = "appsink drop=true max-buffers=1 sync=false"
+_SCHEMES = ("csi", "usb", "gst")
+_CAMERA = re.compile(r"(csi|usb):(\d+)(?::(\d+)x(\d+))?(?:@(\d+))?")
+# The caps are one for all sensors: the processor scales the nearest mode of the sensor to them. The conversion to three
+# channels is left to `CameraSource`, which has to swap them anyway.
+_CSI = (
+    "nvarguscamerasrc sensor-id={index} ! "
+    "video/x-raw(memory:NVMM),format=NV12,width={width},height={height},framerate={fps}/1 ! "
+    "nvvidconv ! video/x-raw,format=BGRx ! {sink}"
+)
+# USB 2 has no room for raw pictures of this size at a video's rate: those of a camera that gives JPEG come so.
+_USB = (
+    "v4l2src device=/dev/video{index} ! "
+    'capsfilter caps="image/jpeg,width={width},height={height},framerate={fps}/1;'
+    'video/x-raw,width={width},height={height},framerate={fps}/1" ! '
+    "decodebin ! videoconvert ! video/x-raw,format=BGRx ! {sink}"
+)
+_PIPELINES = {"csi": _CSI, "usb": _USB}
+
+
+def is_gstreamer(source: str) -> bool:
+    """Whether `source` names a camera that is reached through GStreamer."""
+    return source.partition(":")[0] in _SCHEMES and ":" in source
+
+
+def pipeline(source: str, *, fps: float | None = None) -> str:
+    """The pipeline that `source` stands for, with its sink.
+
+    Args:
+        source: `csi:INDEX[:HxW][@FPS]`, `usb:INDEX[:HxW][@FPS]`, or `gst:PIPELINE`, whose sink may be left out.
+        fps: frame rate of a camera that names none, whole frames per second.
+
+    Raises:
+        InputError: it is none of these, or two different rates are given.
+    """
+    scheme, _, rest = source.partition(":")
+    if scheme == "gst" and rest.strip():
+        if fps is not None:
+            raise InputError(f"a pipeline says its own frame rate | leave --fps out, got {fps:g} for {source}")
+        return rest.strip() if "appsink" in rest else f"{rest.strip().rstrip('!').rstrip()} ! {SINK}"
+    found = _CAMERA.fullmatch(source)
+    if found is None:
+        raise InputError(
+            f"unknown camera {source!r} | expected csi:0, usb:0, both with :HxW and @FPS if wanted, such as "
+            "csi:0:720x1280@30, or gst:PIPELINE"
+        )
+    own_fps = None if found[5] is None else int(found[5])
+    if own_fps is not None and fps is not None and own_fps != fps:
+        raise InputError(f"{source} and --fps {fps:g} both give a frame rate | give it once")
+    rate = (fps or DEFAULT_CAMERA_FPS) if own_fps is None else own_fps
+    if rate != int(rate) or rate <= 0:
+        raise InputError(f"cameras have whole frame rates | got {rate:g} for {source}")
+    height, width = (int(found[3]), int(found[4])) if found[3] else SIZE_HW
+    if not height or not width:
+        raise InputError(f"the size of a camera's frames is positive | got {height}x{width} in {source}")
+    return _PIPELINES[found[1]].format(index=int(found[2]), width=width, height=height, fps=int(rate), sink=SINK)
+
+
+class GStreamerSource(CameraSource):
+    """A camera behind a GStreamer pipeline; arguments and errors as of `pipeline`.
+
+    Raises:
+        SourceError: this OpenCV has no GStreamer, the pipeline does not start, or it gives no BGR or BGRx.
+    """
+
+    def __init__(self, source: str, *, fps: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pipeline = pipeline(source, fps=fps)
+        if not has_gstreamer():
+            raise SourceError(
+                f"{source} needs an OpenCV with GStreamer | OpenCV {cv2.__version__} in {cv2.__file__} has none, as all of "
+                "pip's | on a Jetson jetson/setup.sh takes the system's, elsewhere python3-opencv of the system has it"
+            )
+        # The rate is part of the pipeline: a started one cannot be told another.
+        super().__init__(source, clock=clock)
+
+    def _open(self, address: int | str) -> cv2.VideoCapture:
+        return cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER)
+
+    def _advice(self, address: int | str) -> str:
+        alone = re.sub(r"\bappsink\b[^!]*$", "fakesink", self._pipeline)
+        return f"what does it say by itself: gst-launch-1.0 -v {shlex.join(alone.split())}"
+
+    def _rgb(self, frame: np.ndarray) -> np.ndarray:
+        if frame.ndim != 3 or frame.shape[2] not in (3, 4):
+            raise SourceError(
+                f"{self.name} gives pictures of {frame.shape} | expected BGR or BGRx: end the pipeline in "
+                "! videoconvert ! video/x-raw,format=BGRx"
+            )
+        return cv2.cvtColor(frame, cv2.COLOR_BGRA2RGB if frame.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+
+
+def has_gstreamer() -> bool:
+    """Whether this OpenCV can run pipelines."""
+    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
