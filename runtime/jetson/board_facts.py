@@ -45,7 +45,12 @@ def _ask(command: Sequence[str]) -> str | None:
         return None
     try:
         done = subprocess.run(
-            [program, *command[1:]], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ASK_S, check=False
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ASK_S,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -17,7 +17,9 @@ _RAIL = re.compile(r"in(\d+)_label$")
 
 def is_jetson(root: Path = ROOT) -> bool:
     """Whether this is a Jetson, also within a container on one."""
-    return (root / "etc/nv_tegra_release").is_file() or "jetson" in (_text(root / "proc/device-tree/model") or "").lower()
+    return (root / "etc/nv_tegra_release").is_file() or "jetson" in (
+        _text(root / "proc/device-tree/model") or ""
+    ).lower()
 
 
 def rails_mw(root: Path = ROOT) -> dict[str, int]:

@@ -80,7 +80,11 @@ class BoardMonitor:
         if self._command is not None:
             with contextlib.suppress(OSError):
                 self._process = subprocess.Popen(
-                    self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                    self._command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
                 )
         self._thread.start()
         return self
