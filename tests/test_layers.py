@@ -12,7 +12,8 @@ FOLDERS = {
     "edgeseg.profiles": "profiles",
 }
 LEAVES = "edgeseg.accuracy edgeseg.errors edgeseg.optional edgeseg.atomic edgeseg.classes edgeseg.config"
-LEAVES += " edgeseg.calibration_record edgeseg.token_plan edgeseg.bundle edgeseg.device_profile edgeseg.metrics edgeseg.data edgeseg.shipped"
+LEAVES += " edgeseg.token_plan edgeseg.bundle edgeseg.device_profile edgeseg.metrics edgeseg.data edgeseg.shipped"
+LEAVES += " edgeseg.calibration_record"
 ALLOWED = {
     "leaves": {"leaves"},
     "models": {"models", "leaves"},
