@@ -11,7 +11,9 @@ import click
 @click.command(name="train")
 @click.argument("recipe")
 @click.option("--data", metavar="PATH", help="Data set: a folder, or 'street' for the simulator.")
-@click.option("--out", metavar="DIR", help="Folder for checkpoint, state and log.  [default: runs/RECIPE]")
+@click.option(
+    "--out", metavar="DIR", help="Folder for checkpoint, state and log.  [default: runs/RECIPE, runs/RECIPE-qat]"
+)
 @click.option(
     "--set",
     "overrides",
@@ -20,6 +22,7 @@ import click
     help="Change a value of the recipe, such as optimiser.steps=500.",
 )
 @click.option("--start-from", metavar="CKPT", help="Checkpoint whose weights are the first ones.")
+@click.option("--qat", is_flag=True, help="Train --start-from's network for INT8, with its rounding in it.")
 @click.option("--resume", is_flag=True, help="Go on from the state in --out.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -29,11 +32,16 @@ def command(
     out: str | None,
     overrides: tuple[str, ...],
     start_from: str | None,
+    qat: bool,
     resume: bool,
     device: str,
     as_json: bool,
 ) -> None:
     """Train a network by RECIPE: one that is shipped (street-tiny, camvid, cityscapes) or a .toml file.
+
+    With --qat (quantisation-aware training) a trained network goes on at a low rate, by the recipe that it was trained
+    by, for few steps (the recipe's table [qat]); edgeseg export --precision int8 then uses the ranges that it was
+    trained with.
 
     Ctrl-C (or SIGTERM) stops after the current step and leaves a state that --resume goes on from.
     """
@@ -47,10 +55,10 @@ def command(
 
     if data is not None:
         overrides = (*overrides, f"data.path={json.dumps(data)}")
-    loaded = load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides, qat=qat)
     if not loaded.data.path:
         raise InputError(f"recipe {loaded.name} names no data set | give it with --data PATH")
-    folder = Path(out) if out else Path("runs") / loaded.name
+    folder = Path(out) if out else Path("runs") / (f"{loaded.name}-qat" if qat else loaded.name)
     dataset = open_dataset(loaded.data.path, **loaded.data.options)
     require("torch", extra="train")
     require("safetensors", extra="train")

@@ -51,6 +51,9 @@ class CheckpointMeta:
     """None for a dense network; else the mask generator (`generator`, `rho`, `align`) and the names `masked`."""
     auxiliary: dict[str, Any] | None = None
     """None without an auxiliary decoder; else its `layers` (empty when all share one) and what it was trained for."""
+    quantised: dict[str, Any] | None = None
+    """None unless trained with INT8's rounding; else the `ranges` of layers' inputs, why others are `left_float`, and
+    how the ranges were found."""
     trained_on: dict[str, Any] = field(default_factory=dict)
     """Data set, splits, fps, size_hw."""
     scores: dict[str, Any] = field(default_factory=dict)

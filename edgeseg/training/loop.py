@@ -28,7 +28,8 @@ from edgeseg.training.csv_log import append_row, begin_log
 from edgeseg.training.losses import Loss, at_label_size, build_loss, needs_outputs, with_auxiliary
 from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
 from edgeseg.training.pruning import PruningMethod, prepare_pruning, with_pruning_heads
-from edgeseg.training.recipe import Recipe
+from edgeseg.training.qat import LayerPlan, Quantisers, fix_batch_norms, library_version, plan_layers
+from edgeseg.training.recipe import QatRecipe, Recipe
 from edgeseg.training.samples import Batch, SampleSource, class_weights, network_inputs, prefetched
 from edgeseg.training.validation import Validation, Validator
 
@@ -83,9 +84,11 @@ def train(
         should_stop: asked after each step; when it says yes, the state is saved and the training ends unfinished.
 
     Raises:
-        InputError: `out` holds another training, the recipe does not fit the data, or the loss is no longer a number.
+        InputError: `out` holds another training, the recipe does not fit the data, or the loss is no longer a number;
+            or it asks for quantisation-aware training and there is no network that is trained already.
         ArtifactError: `start_from` or the state is damaged or of another network.
         DeviceError: the device is not there.
+        MissingPackageError: what quantisation-aware training needs is not installed.
     """
     trainer = _Trainer(recipe, dataset, Path(out), _torch_device(device))
     trainer.begin(start_from, resume)
@@ -98,6 +101,11 @@ class _Trainer:
         self.step = 0
         self.scores: dict[str, Any] = {}
         self.network, self.meta = _new_network(recipe, dataset)
+        self.layers: LayerPlan | None = None
+        if recipe.qat is not None:
+            self.layers = plan_layers(self.network, torch.zeros(1, 3 * self.meta.input_frames, *recipe.data.size_hw))
+            fix_batch_norms(self.network)
+            self.quantisers = Quantisers(self.network, self.layers.quantised)
         self.source = SampleSource(dataset, recipe, self.meta.input_frames)
         self.validate = Validator(dataset, recipe, self.meta)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -123,6 +131,11 @@ class _Trainer:
             self._resume()
         elif start_from is not None:
             self._start_from(start_from)
+        elif self.recipe.qat is not None:
+            raise InputError(
+                "--qat without a checkpoint to go on from: rounding is learnt by a trained network | give it with "
+                "--start-from"
+            )
         elif self.recipe.pruning is not None and self.recipe.pruning.mode == "finetune":
             raise InputError(
                 "pruning.mode = 'finetune' without a checkpoint to go on from | train with pruning.mode = 'direct', "
@@ -169,6 +182,35 @@ class _Trainer:
             tensors = _on_grid_of(self.network, tensors, complete_options(*theirs)["size_hw"])
         load_weights(self.network, tensors, str(path))
         self._remember(trainings(meta.trained_on))
+        if self.recipe.qat is not None:
+            _check_same_network(meta, self.meta, path)
+            self._calibrate(self.recipe.qat)
+
+    def _calibrate(self, qat: QatRecipe) -> None:
+        """Find the ranges of what is quantised on the first batches, as training sees them."""
+        assert self.layers is not None
+        batches = -(-qat.images // self.recipe.optimiser.batch)
+
+        def run() -> None:
+            for number in range(batches):
+                reset_state(self.network)
+                frames = self.source.batch(number).frames.to(self.device)
+                inputs = network_inputs(frames, self.meta.input_frames, self.meta.mean, self.meta.std)
+                for each in inputs:
+                    self.network(each)
+                if self.with_outputs:
+                    self._training_outputs(inputs[-1], number)
+            reset_state(self.network)
+
+        quantised = {
+            "precision": "int8",
+            "ranges": self.quantisers.calibrate(qat.calibration, run),
+            "left_float": self.layers.left_float,
+            "calibration": qat.calibration,
+            "images": batches * self.recipe.optimiser.batch,
+            "library": library_version(),
+        }
+        self.meta = replace(self.meta, quantised=quantised)
 
     def _remember(self, before: Sequence[dict[str, Any]]) -> None:
         """Write into the metadata what the first weights were trained on."""
@@ -188,6 +230,9 @@ class _Trainer:
         load_state(self.state_path, self.network, self.optimiser)
         self.step, self.scores = counters["step"], counters["scores"]
         self.scaler.load_state_dict(counters["scaler"])
+        if self.recipe.qat is not None:
+            self.quantisers.set_ranges(counters["quantised"]["ranges"])
+            self.meta = replace(self.meta, quantised=counters["quantised"])
         self._remember(counters.get("before", ()))
 
     def run(self, reporter: Reporter | None, should_stop: Callable[[], bool]) -> TrainingResult:
@@ -223,7 +268,8 @@ class _Trainer:
             for number, each in enumerate(inputs, start=1):
                 last = number == len(inputs)
                 self._update_statistics(last)
-                outputs: Any = self._training_outputs(each) if last and self.with_outputs else self.network(each)
+                with_outputs = last and self.with_outputs
+                outputs: Any = self._training_outputs(each, self.step) if with_outputs else self.network(each)
         if not self.with_outputs:
             outputs = at_label_size(outputs, labels)
         loss = self.loss(outputs, labels)
@@ -241,10 +287,10 @@ class _Trainer:
         self.scaler.update()
         return value
 
-    def _training_outputs(self, images: Tensor) -> TrainingOutputs:
+    def _training_outputs(self, images: Tensor, step: int) -> TrainingOutputs:
         assert isinstance(self.method, GivesTrainingOutputs)
         # What the network draws depends on the step alone, so a resumed training draws the same.
-        random = torch.Generator().manual_seed(self.recipe.run.seed + (self.step << 20))
+        random = torch.Generator().manual_seed(self.recipe.run.seed + (step << 20))
         return self.method.training_outputs(images, random)
 
     def _update_statistics(self, on: bool) -> None:
@@ -280,6 +326,7 @@ class _Trainer:
             "scaler": self.scaler.state_dict(),
             "recipe": self.recipe.as_dict(),
             "before": self.meta.trained_on.get("before", []),
+            "quantised": self.meta.quantised,
         }
         save_state(self.state_path, self.network, self.optimiser, counters)
 
@@ -349,6 +396,25 @@ def _network_options(recipe: Recipe) -> dict[str, Any]:
     if "size_hw" in known:
         options = {"size_hw": list(recipe.crop_hw)} | options
     return options
+
+
+def _check_same_network(theirs: CheckpointMeta, mine: CheckpointMeta, path: Path | str) -> None:
+    """Quantisation-aware training goes on with the very network of the checkpoint, not with one made of it."""
+    tables = {
+        "cwm": "[cwm]",
+        "auxiliary": "[pausing]",
+        "target_offset": "sequence.target_offset",
+        "frame_stride": "sequence.frame_stride",
+        "mean": "normalisation",
+        "std": "normalisation",
+        "colour_order": "normalisation",
+    }
+    for key, named in tables.items():
+        if getattr(theirs, key) != getattr(mine, key):
+            raise InputError(
+                f"{path}: --qat goes on with the network that was trained, and the recipe's {named} is another | got "
+                f"{key} {getattr(mine, key)}, expected {getattr(theirs, key)} | give the recipe that it was trained by"
+            )
 
 
 def _but_size(options: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from edgeseg.errors import InputError
 CLASS_WEIGHTS = ("none", "log", "median")
 OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "poly", "constant")
+CALIBRATIONS = ("entropy", "max", "percentile")
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,28 @@ class RunRecipe:
 
 
 @dataclass(frozen=True)
+class QatRecipe:
+    """Quantisation-aware training of a trained network: `edgeseg train --qat`; without it the table is not read.
+
+    Its steps and rate stand in the place of the optimiser's, with a schedule that falls to 0 and no warm-up.
+    """
+
+    calibration: str = "percentile"
+    """How ranges are found: the largest magnitude, one that a share of them lies within, or by entropy (slow)."""
+    images: int = 64
+    """Training images whose features are looked at for that, at least."""
+    steps: int = 200
+    lr: float = 2e-5
+    """A hundredth of what a network is trained with from random weights: the rounding is learnt, not the task."""
+
+    def __post_init__(self) -> None:
+        _one_of("qat.calibration", self.calibration, CALIBRATIONS)
+        _need(self.images >= 1, "qat.images", self.images, "at least 1")
+        _need(self.steps >= 1, "qat.steps", self.steps, "at least 1")
+        _need(self.lr > 0, "qat.lr", self.lr, "more than 0")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole training."""
 
@@ -262,6 +285,7 @@ class Recipe:
     loss: LossRecipe = field(default_factory=LossRecipe)
     optimiser: OptimiserRecipe = field(default_factory=OptimiserRecipe)
     run: RunRecipe = field(default_factory=RunRecipe)
+    qat: QatRecipe | None = None
 
     def __post_init__(self) -> None:
         if self.cwm is None and self.sequence.length > 1:
@@ -271,6 +295,8 @@ class Recipe:
             )
         if self.pausing is not None and self.pruning is not None:
             raise InputError("[pausing] contradicts [pruning] | a network is trained for one of them: leave one out")
+        if self.qat is not None and self.pruning is not None:
+            raise InputError("[pruning] contradicts --qat | how many tokens run depends on the image: leave one out")
         if self.cwm is not None and self.sequence.length == 1:
             raise InputError(
                 "[cwm] with sequence.length = 1: the first step computes every channel, masks would never be used | "

@@ -4,13 +4,13 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from edgeseg.errors import InputError
-from edgeseg.training.recipe import NetworkRecipe, Recipe
+from edgeseg.training.recipe import NetworkRecipe, OptimiserRecipe, QatRecipe, Recipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,8 +25,15 @@ def shipped_recipes() -> dict[str, str]:
     return {name.removesuffix(".toml"): (folder / name).read_text(encoding="utf-8") for name in names}
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+_OF_QAT = ("lr", "min_lr", "schedule", "steps", "warmup_steps")
+"""Keys of the optimiser that quantisation-aware training decides."""
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = (), *, qat: bool = False) -> Recipe:
     """The recipe of that name in the package, or of that TOML file, with `key=value` overrides (`optimiser.steps=10`).
+
+    Args:
+        qat: make it one of quantisation-aware training, by its table [qat] or that table's defaults.
 
     Raises:
         InputError: there is none, it is not TOML, a key is unknown, or values are of another type or contradict.
@@ -46,8 +53,25 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"recipe {name_or_path} is not TOML | {error}") from error
     for override in overrides:
+        _check_override(override, qat)
         _override(table, override)
-    return parse_recipe({"name": name, **table})
+    asked = {"qat": table.pop("qat", {})}
+    recipe = parse_recipe({"name": name, **table, **(asked if qat else {})})
+    return recipe if recipe.qat is None else replace(recipe, optimiser=_gentle(recipe.optimiser, recipe.qat))
+
+
+def _check_override(override: str, qat: bool) -> None:
+    """Refuse an override that the way of training leaves without effect."""
+    table, _, key = override.partition("=")[0].strip().partition(".")
+    if qat and table == "optimiser" and key in _OF_QAT:
+        instead = f"use --set qat.{key}" if key in ("lr", "steps") else "leave it out"
+        raise InputError(f"--set {override} contradicts --qat, which has a schedule of its own | {instead}")
+    if not qat and table == "qat":
+        raise InputError(f"--set {override} is for quantisation-aware training | add --qat")
+
+
+def _gentle(optimiser: OptimiserRecipe, qat: QatRecipe) -> OptimiserRecipe:
+    return replace(optimiser, steps=qat.steps, lr=qat.lr, min_lr=0.0, warmup_steps=0, schedule="cosine")
 
 
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
