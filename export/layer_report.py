@@ -43,6 +43,8 @@ _ORDER = ("signal", "wait", "NoOp")
 _FIELD = re.compile(r"(?:^|, )(LayerType|Inputs|Constants|Outputs|TacticName|StreamId|EventId|Metadata): ")
 _DATATYPE = re.compile(r"Datatype: (\w+)")
 _ONNX_NODE = "[ONNX Layer: "
+_SEPARATORS = "".join(map(chr, range(33)))
+"""Between the nodes of a layer the library writes control characters."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def report_text(layers: Sequence[Layer]) -> str:
 
 def _layer(name: str, kind: str, inputs: Iterable[str], outputs: Iterable[str], metadata: str) -> Layer:
     reads, writes = (tuple(TYPES.get(each, each.lower()) for each in side) for side in (inputs, outputs))
-    nodes = tuple(part.strip("\x1e ").removesuffix("]") for part in metadata.split(_ONNX_NODE)[1:])
+    nodes = tuple(part.strip(_SEPARATORS).removesuffix("]") for part in metadata.split(_ONNX_NODE)[1:])
     return Layer(name, kind, _arithmetic(kind, reads, writes), reads, writes, nodes)
 
 

@@ -23,6 +23,7 @@ COMMANDS = {
     "import": "Turn weights that other code trained into a checkpoint.",
     "eval": "Score a checkpoint or a bundle on labelled video.",
     "export": "Turn a network into a bundle of fixed-shape graphs.",
+    "build": "Build a bundle's TensorRT engines on this device.",
     "info": "Say what a bundle, checkpoint or device profile holds.",
     "profile": "Measure a bundle's configurations on this device and pick one.",
     "pick": "Pick a configuration from a stored device profile.",
