@@ -104,30 +104,22 @@ def int8_places(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], kept: Co
         InputError: ModelOpt cannot work on this graph.
     """
     quantization = modelopt("onnx.quantization")
-    names = [f"n{position:06d}" for position in range(len(model.graph.node))]
+    copy, names = _numbered(model)
     positions = {name: position for position, name in enumerate(names)}
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
-    for node, name in zip(copy.graph.node, names, strict=True):
-        node.name = name
-    with scratch_folder() as folder, silent():
+    with scratch_folder() as folder, silent(), _reported("quantise"):
         onnx.save(copy, str(folder / "model.onnx"))
-        try:
-            quantization.quantize(
-                str(folder / "model.onnx"),
-                quantize_mode="int8",
-                calibration_method="max",
-                calibration_data_reader=_OneFeed(feed),
-                calibration_eps=["cpu"],
-                # ModelOpt takes a choice of none for no choice.
-                nodes_to_exclude=[names[position] for position in kept],
-                high_precision_dtype="fp32",
-                output_path=str(folder / "quantised.onnx"),
-                log_level="CRITICAL",
-            )
-            quantised = onnx.load(str(folder / "quantised.onnx"))
-        except Exception as error:  # ModelOpt and the libraries under it raise assertions and classes of their own
-            first_line = (str(error).strip() or repr(error)).splitlines()[0]
-            raise InputError(f"ModelOpt cannot quantise the graph ({type(error).__name__}: {first_line})") from error
+        quantization.quantize(
+            str(folder / "model.onnx"),
+            quantize_mode="int8",
+            calibration_method="max",
+            calibration_data_reader=_OneFeed(feed),
+            calibration_eps=["cpu"],
+            nodes_to_exclude=[names[position] for position in sorted(kept)],
+            high_precision_dtype="fp32",
+            output_path=str(folder / "quantised.onnx"),
+            log_level="CRITICAL",
+        )
+        quantised = onnx.load(str(folder / "quantised.onnx"))
     read_as_int8 = {node.output[0] for node in quantised.graph.node if node.op_type == "DequantizeLinear"}
     return {
         (positions[node.name], number)
@@ -136,3 +128,51 @@ def int8_places(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], kept: Co
         for number, name in enumerate(node.input)
         if name in read_as_int8
     }
+
+
+def half_conversion(model: onnx.ModelProto, kept: Collection[int]) -> onnx.ModelProto:
+    """`model` as AutoCast converts it to float16, inputs and outputs as they are.
+
+    Args:
+        kept: positions of nodes that stay float32.
+
+    Raises:
+        MissingPackageError: ModelOpt, or a library that it needs, is not installed.
+        InputError: ModelOpt cannot work on this graph.
+    """
+    autocast = modelopt("onnx.autocast.convert")
+    copy, names = _numbered(model)
+    with scratch_folder() as folder, silent(), _reported("convert"):
+        onnx.save(copy, str(folder / "model.onnx"))
+        converted = autocast.convert_to_mixed_precision(
+            str(folder / "model.onnx"),
+            low_precision_type="fp16",
+            nodes_to_exclude=[names[position] for position in sorted(kept)],
+            # Values were looked at already, on calibration data; AutoCast would do it on random numbers.
+            data_max=np.inf,
+            init_max=np.inf,
+            keep_io_types=True,
+        )
+    original = dict(zip(names, (node.name for node in model.graph.node), strict=True))
+    for node in converted.graph.node:
+        node.name = original.get(node.name, node.name)
+    return converted
+
+
+def _numbered(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
+    """A copy whose nodes are named by position, and the names: ModelOpt takes names as patterns."""
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    names = [f"n{position:06d}" for position in range(len(copy.graph.node))]
+    for node, name in zip(copy.graph.node, names, strict=True):
+        node.name = name
+    return copy, names
+
+
+@contextlib.contextmanager
+def _reported(verb: str) -> Iterator[None]:
+    """Within the block errors become ours."""
+    try:
+        yield
+    except Exception as error:  # ModelOpt and the libraries under it raise assertions and classes of their own
+        first_line = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(f"ModelOpt cannot {verb} the graph ({type(error).__name__}: {first_line})") from error

@@ -9,64 +9,25 @@ Q/DQ nodes are written into the graph as it is, opset and names included.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgeseg.errors import ParityError
 from edgeseg.export.activation_ranges import CALIBRATION_METHODS, activation_ranges, check_feeds
 from edgeseg.export.graph_edit import check_graph, fold_constants
 from edgeseg.export.kept_layers import PRODUCTS, kept_nodes, layer_name
+from edgeseg.export.node_precision import NodePrecision, Quantized, refuse_unexplained
 from edgeseg.export.nvidia_modelopt import Place, int8_places
 from edgeseg.export.rewrites.graph_index import GraphIndex
 from edgeseg.export.rewrites.quantize_linear import quantize_inputs
 
 __all__ = ["CALIBRATION_METHODS", "NodePrecision", "Quantized", "layer_weights", "quantize_graph"]
 
-MINIMUM_SHARE = 0.95
-"""Of the convolutions and matrix products: those in lower precision, and those that are not for a named reason."""
 SMALLEST_SIDE = 16
 """ModelOpt leaves products alone that have fewer channels, rows or columns: INT8 kernels need that many."""
 LONGEST_ATTENTION = 512
 """ModelOpt leaves the products of attention over more tokens alone: engines have a fused kernel for these in FP16."""
-
-
-@dataclass(frozen=True)
-class NodePrecision:
-    """What became of one convolution or matrix product."""
-
-    name: str
-    """Of the node."""
-    layer: str
-    """The same in all graphs of a network, as `keep_high` takes it."""
-    operator: str
-    reduced: bool
-    """Whether it computes in the lower precision."""
-    reason: str | None = None
-    """Why not; None where it does, or where nothing explains it."""
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """A graph of lower precision."""
-
-    model: onnx.ModelProto
-    nodes: tuple[NodePrecision, ...]
-    """All convolutions and matrix products, in execution order."""
-    ranges: Mapping[str, float] = field(default_factory=dict)
-    """Largest magnitude represented of each tensor, from the calibration data; to be given again as `ranges`."""
-
-    @property
-    def share(self) -> float:
-        """Convolutions and matrix products of lower precision, of all."""
-        return sum(node.reduced for node in self.nodes) / len(self.nodes) if self.nodes else 1.0
-
-    @property
-    def left(self) -> tuple[NodePrecision, ...]:
-        """Those that stayed in high precision."""
-        return tuple(node for node in self.nodes if not node.reduced)
 
 
 def quantize_graph(
@@ -95,7 +56,8 @@ def quantize_graph(
         MissingPackageError: a library of the extra `quant` is not installed.
         ParityError: of more than 5 % of the convolutions and matrix products nobody can say why they are not INT8.
     """
-    check_feeds(model, feeds)
+    # All of them are checked where they are run: feeds may be costly to make, and known ranges need none.
+    check_feeds(model, feeds[:1])
     model = fold_weights(model)
     kept = kept_nodes(model, keep_high)
     places = _worth_it(model, int8_places(model, feeds[0], kept))
@@ -132,19 +94,6 @@ def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         if node.op_type in PRODUCTS and not computed.union(weights).issuperset(node.input):
             return fold_constants(model)
     return onnx.ModelProto.FromString(model.SerializeToString())
-
-
-def refuse_unexplained(nodes: Sequence[NodePrecision], precision: str) -> None:
-    """Raises:
-    ParityError: more than 5 % of `nodes` are not of lower precision and have no reason.
-    """
-    unexplained = [node for node in nodes if not node.reduced and node.reason is None]
-    if len(nodes) - len(unexplained) < MINIMUM_SHARE * len(nodes):
-        some = ", ".join(f"{node.name} ({node.operator})" for node in unexplained[:4])
-        raise ParityError(
-            f"too few layers are {precision}, and nothing says why | got {len(unexplained)} unexplained of {len(nodes)} "
-            f"convolutions and matrix products: {some}{', ...' if len(unexplained) > 4 else ''} | nothing was written"
-        )
 
 
 def _worth_it(model: onnx.ModelProto, places: Iterable[Place]) -> set[Place]:
