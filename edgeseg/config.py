@@ -1,6 +1,6 @@
 """The knobs: `Configuration`, one deployable variant of a network, and `Compensation`, how its labels are moved."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 from edgeseg.classes import file_name_safe
 from edgeseg.errors import InputError
@@ -85,6 +85,11 @@ class Configuration:
     def is_exact(self) -> bool:
         """Whether the graphs compute what the network computes, but for rounding in float32."""
         return self.precision == "fp32" and self.state_dtype == "fp32"
+
+    @property
+    def exact(self) -> "Configuration":
+        """The same in float32 throughout: what a lower precision is made from and measured against."""
+        return replace(self, precision="fp32", state_dtype="fp32")
 
     @property
     def name(self) -> str:

@@ -17,8 +17,16 @@ def count_macs(model: onnx.ModelProto) -> int:
 
 
 def count_parameters(model: onnx.ModelProto) -> int:
-    """Elements of all floating-point constants that the graph holds."""
-    return sum(value.size for value in GraphIndex(model).constants.values() if value.dtype.kind == "f")
+    """Elements of all floating-point constants that the graph holds, and of those that it holds as INT8."""
+    index = GraphIndex(model)
+    quantisers = [node for node in index.model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {name for node in quantisers for name in node.input[1:]}
+    quantised = {node.input[0] for node in quantisers if node.op_type == "DequantizeLinear"}
+    return sum(
+        value.size
+        for name, value in index.constants.items()
+        if name not in scales and (value.dtype.kind == "f" or name in quantised)
+    )
 
 
 def _macs(index: GraphIndex, node: onnx.NodeProto) -> int:

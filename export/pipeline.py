@@ -1,7 +1,8 @@
 """An export from beginning to end: graphs, weights, parity, accuracy, manifest, all of it or nothing."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -10,7 +11,10 @@ from edgeseg.config import DEFAULT_COMPENSATIONS, Compensation
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import MAX_OFFSET, EvaluationData, configuration_accuracies, expected_runs
 from edgeseg.export.bundle_writer import check_bundle_name, read_variants, writing_bundle
+from edgeseg.export.calibration import SteadyState
+from edgeseg.export.calibration_frames import CalibrationSource
 from edgeseg.export.graph_edit import halve_weights
+from edgeseg.export.lower_precision import DropMeter, Lowering, PrecisionLoss, PrecisionOptions, check_drop
 from edgeseg.export.parity import ParityVideo, check_parity, parity_video
 from edgeseg.export.source import Source
 from edgeseg.export.sweep import Request
@@ -30,6 +34,9 @@ class Progress(Protocol):
     def advance(self) -> None:
         """One step of it is done."""
 
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
 
 class NoProgress:
     """Tells nobody."""
@@ -38,6 +45,9 @@ class NoProgress:
         """Nothing."""
 
     def advance(self) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
         """Nothing."""
 
 
@@ -55,6 +65,8 @@ class ExportOptions:
     """CPU threads of the runs that make the accuracy table; None for all."""
     compensations: tuple[Compensation, ...] = DEFAULT_COMPENSATIONS
     """What accuracy tables of labels moved to the present are made for, beside those of the labels as they come."""
+    precision: PrecisionOptions = field(default_factory=PrecisionOptions)
+    """How lower precisions are made and judged."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_offset <= 60:
@@ -68,17 +80,23 @@ def export_bundle(
     out: Path,
     *,
     data: EvaluationData | None,
+    calibration: CalibrationSource | None = None,
     options: ExportOptions = ExportOptions(),
     progress: Progress | None = None,
 ) -> Bundle:
     """Export `requests` into the bundle `out`, each checked against its network and, with `data`, scored.
 
+    Args:
+        calibration: what lower precisions are calibrated on.
+
     Raises:
-        EdgesegError: a network cannot be exported, fails its parity check, or was trained on `data`; the disk is full.
+        EdgesegError: a network cannot be exported, fails its parity check, loses too much in a lower precision, or was
+            trained on `data`; the disk is full.
             Nothing is left behind then, and a bundle that was there before stays as it was.
     """
     progress = progress or NoProgress()
     check_bundle_name(out)
+    _check_precisions(requests, calibration, options)
     classes = requests[0].source.facts.classes
     if data is not None:
         moving(options.compensations)
@@ -86,16 +104,13 @@ def export_bundle(
             data.check_network(classes, source.facts.trained_on, source.facts.origin)
     kept = _kept_variants(requests, out) if options.add else []
     progress.stage("graphs", len(requests))
-    made = []
-    for request in requests:
-        made.append(_finished(request.source.variant(request.knobs), request.source, options.weights))
-        progress.advance()
+    made = list(_made(requests, data, calibration, options, progress))
     with writing_bundle(out, classes) as writer:
-        entries = writer.write_graphs([*kept, *made])
+        entries = writer.write_graphs([*kept, *(each.variant for each in made)])
         video = parity_video(data.dataset if data else None, data.split if data else None)
         checked = list(entries[: len(kept)])
-        for request, variant, entry in zip(requests, made, entries[len(kept) :], strict=True):
-            checked.append(_checked(request, variant, entry, writer.folder, video, progress))
+        for each, entry in zip(made, entries[len(kept) :], strict=True):
+            checked.append(_checked(each, entry, writer.folder, video, progress))
         if data is not None:
             checked[len(kept) :] = _scored(checked[len(kept) :], writer.folder, data, options, progress)
         progress.stage("manifest", 1)
@@ -120,6 +135,92 @@ def _kept_variants(requests: Sequence[Request], out: Path) -> list[Variant]:
     return read_variants(bundle)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A variant that is ready to be written, and what its precision costs where that was measured."""
+
+    request: Request
+    variant: Variant
+    loss: PrecisionLoss | None = None
+
+
+def _made(
+    requests: Sequence[Request],
+    data: EvaluationData | None,
+    calibration: CalibrationSource | None,
+    options: ExportOptions,
+    progress: Progress,
+) -> Iterator[_Made]:
+    """The variants of `requests`; those that differ in precision alone are made from one set of FP32 graphs."""
+    progress.stage("graphs", len(requests))
+    for (_, knobs), group in groupby(requests, key=lambda request: (id(request.source), request.knobs.exact)):
+        wanted = list(group)
+        source = wanted[0].source
+        base = _finished(source.variant(knobs), source, options.weights)
+        lower = None
+        for request in wanted:
+            if request.knobs.is_exact:
+                yield _Made(request, base)
+                progress.advance()
+                continue
+            lower = lower or _LowerVariants(base, data, calibration, options, progress)
+            yield lower.made(request)
+
+
+class _LowerVariants:
+    """Makes the variants of lower precision of one configuration, and measures what they lose."""
+
+    def __init__(
+        self,
+        base: Variant,
+        data: EvaluationData | None,
+        calibration: CalibrationSource | None,
+        options: ExportOptions,
+        progress: Progress,
+    ) -> None:
+        steady = SteadyState(base, calibration, on_frame=progress.advance) if calibration is not None else None
+        self._lowering = Lowering(base, steady, options.precision, self._tell_reuse)
+        self._meter = DropMeter(data, options.threads, progress.advance) if data is not None else None
+        self._data, self._options, self._progress = data, options, progress
+        self._miou_fp32: float | None = None
+
+    def made(self, request: Request) -> _Made:
+        steady = self._lowering.steady
+        name = request.knobs.name
+        self._progress.stage(f"calibration {name}", steady.frames.count if steady is not None else 1)
+        variant = self._lowering.variant(request.knobs)
+        if self._data is None or self._meter is None:
+            return _Made(request, variant)
+        runs = expected_runs(self._data, stateful=request.knobs.stateful, max_offset=0)
+        if self._miou_fp32 is None:
+            self._progress.stage(f"mIoU of {self._lowering.base.name}", runs)
+            self._miou_fp32 = self._meter.miou(self._lowering.base)
+        self._progress.stage(f"mIoU of {name}", runs)
+        miou = self._meter.miou(variant)
+        loss = PrecisionLoss(self._miou_fp32, self._miou_fp32 - miou, self._options.precision.max_drop)
+        check_drop(variant, miou, loss, self._data)
+        return _Made(request, variant, loss)
+
+    def _tell_reuse(self, role: str) -> None:
+        self._progress.note(f"calibration of {self._lowering.base.name}, graph {role}: reused, nothing changed")
+
+
+def _check_precisions(
+    requests: Sequence[Request], calibration: CalibrationSource | None, options: ExportOptions
+) -> None:
+    """Raises:
+    InputError: INT8 without anything to calibrate on, or options about precision that exclude each other.
+    """
+    for request in requests:
+        if request.knobs.precision == "int8" and calibration is None:
+            raise InputError("--precision int8 needs video to calibrate on | give it with --calib")
+        if request.knobs.precision != "fp32" and options.weights != "fp32":
+            raise InputError(
+                f"--weights {options.weights} is for configurations that compute in float32, and --precision "
+                f"{request.knobs.precision} stores its own weights | leave one of them out"
+            )
+
+
 def _finished(variant: Variant, source: Source, weights: str) -> Variant:
     """`variant` with its weights as they are stored, and what later readers must know about its network."""
     graphs, notes = variant.graphs, dict(variant.notes)
@@ -132,15 +233,13 @@ def _finished(variant: Variant, source: Source, weights: str) -> Variant:
 
 
 def _checked(
-    request: Request,
-    variant: Variant,
-    entry: BundleConfiguration,
-    folder: Path,
-    video: ParityVideo,
-    progress: Progress,
+    made: _Made, entry: BundleConfiguration, folder: Path, video: ParityVideo, progress: Progress
 ) -> BundleConfiguration:
-    progress.stage(f"parity {variant.name}", 1)
-    parity = check_parity(variant, request.source.reference(request.knobs), video, folder=folder, entry=entry)
+    progress.stage(f"parity {made.variant.name}", 1)
+    reference = made.request.source.reference(made.request.knobs)
+    parity = check_parity(made.variant, reference, video, folder=folder, entry=entry)
+    if made.loss is not None:
+        parity = replace(parity, **vars(made.loss))
     progress.advance()
     return replace(entry, parity=parity)
 

@@ -1,9 +1,11 @@
-"""The grid of configurations that one export makes: networks x sizes x rho x form x label stride x token plan."""
+"""The grid of configurations that one export makes: networks x sizes x rho x form x label stride x token plan x
+precision.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from edgeseg.config import CWM_FORMS, Configuration
+from edgeseg.config import CWM_FORMS, PRECISIONS, STATE_DTYPES, Configuration
 from edgeseg.errors import InputError
 from edgeseg.export.source import Source
 from edgeseg.token_plan import METHODS, PUBLISHED_PLANS, TokenPlan
@@ -30,6 +32,10 @@ class Grid:
     """Some of `METHODS`; empty for `pause` where there are plans."""
     plans: tuple[TokenPlan | None, ...] = ()
     """Token plans, None for all tokens through all layers; empty for that alone."""
+    precisions: tuple[str, ...] = ("fp32",)
+    """Some of `PRECISIONS`."""
+    state_dtypes: tuple[str, ...] = ("fp32",)
+    """Some of `STATE_DTYPES`, for the configurations that have states; the others have none to store."""
 
     def __post_init__(self) -> None:
         for option, values in (
@@ -39,15 +45,20 @@ class Grid:
             ("--labels-stride", self.labels_strides),
             ("--method", self.methods),
             ("--plan", self.plans),
+            ("--precision", self.precisions),
+            ("--state-dtype", self.state_dtypes),
         ):
             if len(set(values)) != len(values):
                 raise InputError(f"{option} names a value twice | got {', '.join(map(_text, values))}")
-        for form in self.cwm_forms:
-            if form not in CWM_FORMS:
-                raise InputError(f"unknown --cwm-form {form!r} | known: {', '.join(CWM_FORMS)}")
-        for method in self.methods:
-            if method not in METHODS:
-                raise InputError(f"unknown --method {method!r} | known: {', '.join(METHODS)}")
+        for option, given, known in (
+            ("--cwm-form", self.cwm_forms, CWM_FORMS),
+            ("--method", self.methods, METHODS),
+            ("--precision", self.precisions, PRECISIONS),
+            ("--state-dtype", self.state_dtypes, STATE_DTYPES),
+        ):
+            for value in given:
+                if value not in known:
+                    raise InputError(f"unknown {option} {value!r} | known: {', '.join(known)}")
         if self.methods and not any(self.plans):
             raise InputError(f"--method {self.methods[0]} without a plan | add --plan 3:0.4,5:0.4, for example")
 
@@ -61,10 +72,10 @@ class Request:
 
 
 def plan_grid(sources: Sequence[Source], grid: Grid, *, sweep: bool) -> tuple[Request, ...]:
-    """All combinations, dense before masked.
+    """All combinations, dense before masked; those that differ in precision alone follow each other, FP32 first.
 
     Args:
-        sweep: whether more than one configuration is wanted.
+        sweep: whether more than one configuration is wanted. Several precisions need no sweep: each was asked for.
 
     Raises:
         InputError: options that exclude each other, a network without a size, networks of different classes, two
@@ -85,7 +96,23 @@ def plan_grid(sources: Sequence[Source], grid: Grid, *, sweep: bool) -> tuple[Re
             f"({', '.join(request.knobs.name for request in requests[:4])}{', ...' if len(requests) > 4 else ''}) | "
             "add --sweep to export them all into one bundle, or give one value to each option"
         )
-    return tuple(requests)
+    return tuple(lower for request in requests for lower in _precisions(request, grid, requests))
+
+
+def _precisions(request: Request, grid: Grid, requests: Sequence[Request]) -> list[Request]:
+    """`request` in each precision, with each type of states where it has any."""
+    if grid.state_dtypes != ("fp32",) and not any(each.knobs.stateful for each in requests):
+        raise InputError(
+            f"--state-dtype {','.join(grid.state_dtypes)} is for networks with states, and none of "
+            f"{', '.join(each.knobs.name for each in requests[:4])}{', ...' if len(requests) > 4 else ''} has any | "
+            "add --rho, or leave --state-dtype out"
+        )
+    dtypes = sorted(grid.state_dtypes, key=STATE_DTYPES.index) if request.knobs.stateful else ["fp32"]
+    return [
+        replace(request, knobs=replace(request.knobs, precision=precision, state_dtype=dtype))
+        for precision in sorted(grid.precisions, key=PRECISIONS.index)
+        for dtype in dtypes
+    ]
 
 
 def _masks(source: Source, grid: Grid) -> list[tuple[float | None, str | None]]:

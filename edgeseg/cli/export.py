@@ -55,7 +55,30 @@ SHOWN_OFFSETS = (0, 1, 2, 3, 4, 6, 8)
     "--sweep", is_flag=True, help="Export all combinations; a checkpoint's sizes and strides are chosen when not given."
 )
 @click.option("--add", is_flag=True, help="Keep the configurations that --out has already.")
-@click.option("--weights", default="fp32", show_default=True, help="How weights are stored: fp32 or fp16.")
+@click.option(
+    "--precision",
+    "precisions",
+    metavar="P,...",
+    multiple=True,
+    help="fp32, fp16, int8: each configuration in all of them.  [default: fp32]",
+)
+@click.option(
+    "--state-dtype", "state_dtypes", metavar="T,...", multiple=True, help="States: fp32, fp16.  [default: fp32]"
+)
+@click.option("--max-drop", type=float, help="Lower precision: mIoU that it may lose against fp32.  [default: 0.01]")
+@click.option(
+    "--calib", metavar="SPEC", help="Calibration: video, labels not needed, or frames .npy.  [default: that of --data]"
+)
+@click.option("--calib-split", metavar="SPLIT", help="Calibration: its split.  [default: train]")
+@click.option("--calib-images", type=int, metavar="N", help="Calibration: frames for each graph.  [default: 64]")
+@click.option("--calib-method", metavar="NAME", help="Calibration: entropy, max or percentile.  [default: entropy]")
+@click.option(
+    "--calib-cache",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Calibration: where it is kept for the next export.  [default: ~/.cache/edgeseg/calibration]",
+)
+@click.option("--weights", default="fp32", show_default=True, help="How weights of fp32 are stored: fp32 or fp16.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads that make the accuracy table.  [default: all]")
 @click.option("--network-toml", type=click.Path(path_type=Path), help="Your network: classes, normalisation, size.")
 @click.option("--name", help="Your network: its name in configurations.")
@@ -81,6 +104,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     edgeseg export runs/camvid/checkpoint.safetensors --data camvid --out camvid.edgeseg --sweep
     edgeseg export mynets.fcn:build --classes road,car --size 360x480 --rho 0.25 --out fcn.edgeseg
     edgeseg export runs/vit/checkpoint.safetensors --plan none --plan 3:0.4,5:0.4 --sweep --out vit.edgeseg
+    edgeseg export runs/camvid/checkpoint.safetensors --data camvid --precision fp32,fp16,int8 --out camvid.edgeseg
     edgeseg export model.onnx --network-toml model.toml --data my-videos --out model.edgeseg
     edgeseg export model.onnx --mean .485 .456 .406 --std .229 .224 .225 --data my-videos --out model.edgeseg
     """
@@ -91,6 +115,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     for module in ("torch", "onnx", "onnxscript"):
         require(module, extra="export")
     from edgeseg.atomic import check_writable
+    from edgeseg.cli.export_precision import calibration_source, listed, precision_options
     from edgeseg.cli.export_progress import ExportProgress
     from edgeseg.cli.options import parse_size_hw
     from edgeseg.data.open import open_dataset
@@ -101,8 +126,14 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
 
     check_bundle_name(out)
     check_writable(out, folder=True)
+    precision = precision_options(options)
     choices = ExportOptions(
-        options["max_offset"], options["weights"], options["add"], options["threads"], _compensations(options)
+        options["max_offset"],
+        options["weights"],
+        options["add"],
+        options["threads"],
+        _compensations(options),
+        precision,
     )
     grid = Grid(
         tuple(parse_size_hw(text) for text in options["sizes"]),
@@ -111,6 +142,8 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
         options["strides"],
         options["methods"],
         parse_plans(options["plans"]),
+        listed(options["precisions"]) or ("fp32",),
+        listed(options["state_dtypes"]) or ("fp32",),
     )
     data = None
     if options["data"] is not None:
@@ -118,7 +151,9 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     sources = _sources(network, options, data)
     requests = plan_grid(sources, grid, sweep=options["sweep"])
     with ExportProgress() as progress:
-        bundle = export_bundle(requests, out, data=data, options=choices, progress=progress)
+        bundle = export_bundle(
+            requests, out, data=data, calibration=calibration_source(options, data), options=choices, progress=progress
+        )
     if as_json:
         click.echo(json.dumps({"bundle": str(out), "configurations": [_row(entry) for entry in bundle.configurations]}))
     else:
@@ -189,6 +224,8 @@ def _description(options: dict[str, Any]) -> "tuple[Description, list[str]]":
 
 
 def _row(entry: "BundleConfiguration") -> dict[str, Any]:
+    from edgeseg.cli.export_precision import precision_facts
+
     steady = [entry.graphs[role] for role in entry.then]
     parity, accuracy = entry.parity, entry.accuracy
     return {
@@ -196,6 +233,7 @@ def _row(entry: "BundleConfiguration") -> dict[str, Any]:
         "knobs": entry.knobs.as_dict(),
         "macs": sum(graph.macs for graph in steady) / len(steady),
         "parameters": max(graph.parameters for graph in entry.graphs.values()),
+        **precision_facts(entry),
         "parity": vars(parity) if parity else None,
         "accuracy": accuracy.as_dict() if accuracy else None,
     }
@@ -206,24 +244,31 @@ def _print(bundle: "Bundle") -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from edgeseg.cli.export_precision import precision_cells, precision_remarks
+
     rows = [_row(entry) for entry in bundle.configurations]
     tables = [row["accuracy"]["miou"] for row in rows if row["accuracy"]]
     offsets = [k for k in SHOWN_OFFSETS if tables and k < max(map(len, tables))]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("configuration", no_wrap=True)
-    for heading in ("GMACs", "Mparams", "parity", "dlogit", *(f"mIoU k={k}" if k == 0 else f"k={k}" for k in offsets)):
+    lower = [precision_cells(entry) for entry in bundle.configurations]
+    about_precision = list(lower[0]) if any(cell for cells in lower for cell in cells.values()) else []
+    costs = ("GMACs", "Mparams", "parity", "dlogit", *about_precision)
+    for heading in (*costs, *(f"mIoU k={k}" if k == 0 else f"k={k}" for k in offsets)):
         table.add_column(heading, justify="right", no_wrap=True)
     best = [entry.accuracy.best_compensated if entry.accuracy else None for entry in bundle.configurations]
-    for row, moved in zip(rows, best, strict=True):
-        table.add_row(*_cells(row, offsets))
+    for row, cells, moved in zip(rows, lower, best, strict=True):
+        table.add_row(*_cells(row), *(cells[heading] for heading in about_precision), *_miou_cells(_miou(row), offsets))
         if moved:
-            table.add_row("  moved", "", "", "", "", *(_miou_cells(moved.miou, offsets)))
+            table.add_row("  moved", *("" for _ in costs), *_miou_cells(moved.miou, offsets))
     console = Console(highlight=False, markup=False)
     # A pipe or file is read by programs: lines are not folded there.
     (console if console.is_terminal else Console(highlight=False, markup=False, width=200)).print(table)
     ways = dict.fromkeys(moved.compensation.name for moved in best if moved)
     if ways:
         click.echo(f"moved: labels moved to the present, each by the best way, {' or '.join(ways)}")
+    for remark in precision_remarks(bundle.configurations):
+        click.echo(remark)
     size = sum(record.bytes for record in bundle.files.values())
     click.echo(f"{bundle.root}: {len(rows)} configuration{'' if len(rows) == 1 else 's'}, {size / 1e6:.1f} MB")
     if any(not row["accuracy"] for row in rows):
@@ -233,9 +278,9 @@ def _print(bundle: "Bundle") -> None:
         )
 
 
-def _cells(row: dict[str, Any], offsets: list[int]) -> list[str]:
-    """One line of the table; `-` where something was not measured."""
-    parity, miou = row["parity"], row["accuracy"]["miou"] if row["accuracy"] else ()
+def _cells(row: dict[str, Any]) -> list[str]:
+    """Beginning of a line of the table; `-` where something was not measured."""
+    parity = row["parity"]
     error = parity["max_logit_error"] if parity else None
     return [
         row["name"],
@@ -243,8 +288,11 @@ def _cells(row: dict[str, Any], offsets: list[int]) -> list[str]:
         f"{row['parameters'] / 1e6:.2f}",
         f"{100 * parity['label_agreement']:.3f} %" if parity else "-",
         "-" if error is None else f"{error:.0e}",
-        *_miou_cells(miou, offsets),
     ]
+
+
+def _miou(row: dict[str, Any]) -> Sequence[float]:
+    return row["accuracy"]["miou"] if row["accuracy"] else ()
 
 
 def _miou_cells(miou: Sequence[float], offsets: list[int]) -> list[str]:

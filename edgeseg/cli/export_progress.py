@@ -31,6 +31,10 @@ class ExportProgress:
             self._display.remove_task(self._task)
         self._task = self._display.add_task(text, total=steps)
 
+    def note(self, text: str) -> None:
+        """Something that the user should know; it stays on the screen."""
+        self._display.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def advance(self) -> None:
         """One step of it is done."""
         if self._task is not None:

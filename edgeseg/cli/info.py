@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from edgeseg.bundle import BundleConfiguration
     from edgeseg.models.complexity import Complexity
     from edgeseg.training.checkpoint import CheckpointMeta
 
@@ -97,9 +98,22 @@ def _bundle_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[dict[s
                 if accuracy
                 else {},
                 "on": f"{accuracy.data_set} {accuracy.split} {accuracy.fps:g}/s" if accuracy else "",
+                **_precision_facts(entry),
             }
         )
     return facts, rows
+
+
+def _precision_facts(entry: "BundleConfiguration") -> dict[str, Any]:
+    from edgeseg.cli.export_precision import precision_cells, precision_facts
+
+    cells = precision_cells(entry)
+    return {
+        "drop": cells["drop"],
+        "lower precision": cells["layers"],
+        "calibrated": entry.calibration.text if entry.calibration else "",
+        "precision": precision_facts(entry),
+    }
 
 
 def _profile_facts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -233,13 +247,18 @@ def _folded(facts: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[dict[str
     data = {row["on"] for row in rows}
     shown = []
     for row, moved in zip(rows, best, strict=True):
-        left_out = {"compensated", *(("on",) if len(data) == 1 else ())}
+        left_out = {"compensated", "precision", "calibrated", *(("on",) if len(data) == 1 else ())}
+        # Columns about precision are for bundles that have a lower one.
+        left_out |= {name for name in ("drop", "lower precision") if not any(row[name] for row in rows)}
         cells = {key: value for key, value in row.items() if key not in left_out}
         if any(best):
             cells["moved k=1,2,3"] = " ".join(f"{value:.3f}" for value in moved[1][1:4]) if moved else ""
         shown.append(cells)
     if len(data) == 1 and "" not in data:
         facts = {**facts, "scored on": data.pop()}
+    calibrated = dict.fromkeys(row["calibrated"] for row in rows if row["calibrated"])
+    if calibrated:
+        facts = {**facts, "calibrated": "; ".join(calibrated)}
     ways = dict.fromkeys(moved[0] for moved in best if moved)
     if ways:
         facts = {**facts, "moved by": f"{' or '.join(ways)}"}
