@@ -42,12 +42,20 @@ def parse_size_hw(text: str) -> tuple[int, int]:
 
 
 @contextmanager
-def measuring_bar() -> Iterator[Callable[[str, float], None]]:
-    """A bar on standard error for `edgeseg.runtime.profiler`: call it with a name and the share that is done."""
+def measuring_bar(what: str = "measuring") -> Iterator[Callable[[str, float], None]]:
+    """A bar on standard error for long work on one thing after another: call it with a name and the share done.
+
+    On the far side of ssh it is lines, which the near side turns into its own bar.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn("measuring"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
+    from edgeseg.runtime.remote_profile import is_far_side, progress_line
+
+    if is_far_side():
+        yield lambda name, share: click.echo(progress_line(name, share), err=True)
+        return
+    columns = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
     console = Console(stderr=True)
     # Without a terminal even a transient bar leaves an empty line.
     with Progress(

@@ -42,11 +42,17 @@ def command(
     from edgeseg.cli.tables import print_pick
     from edgeseg.config import parse_compensations
     from edgeseg.device_profile import DeviceProfile
+    from edgeseg.errors import InputError
     from edgeseg.runtime.device import default_profile_path
     from edgeseg.runtime.pick import pick
     from edgeseg.runtime.plot import save_plot
+    from edgeseg.runtime.ssh_link import SCHEME
     from edgeseg.shipped import bundle_path
 
+    if profile is None and device.startswith(SCHEME):
+        raise InputError(
+            f"pick asks no other machine, got {device} | name the profile that was brought here: --profile FILE"
+        )
     # All are no restriction: there may be more in the bundle than `all` stands for elsewhere.
     wanted = None if compensation in (None, "all") else parse_compensations(compensation)
     stored = DeviceProfile.load(profile or default_profile_path(device))

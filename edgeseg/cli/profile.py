@@ -24,7 +24,8 @@ MANIFEST_ROOM_BYTES = 100_000
 
 @click.command(name="profile")
 @click.argument("bundle")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor. Of another "
+              "machine: ssh://[USER@]HOST[:PORT][/DEVICE].")  # fmt: skip
 @click.option("--fps", type=FRAME_RATE, required=True, help="Frame rate of the camera, frames per second.")
 @click.option("--exhaustive", is_flag=True, help="Measure also what can no longer win.")
 @click.option("--samples", type=click.IntRange(1), help="Timed steps per candidate.  [default: 60]")
@@ -42,6 +43,10 @@ MANIFEST_ROOM_BYTES = 100_000
 @click.option("--split", help="Split of --data.  [default: val]")
 @click.option("--out", metavar="FILE", help="Profile to write.  [default: profiles/DEVICE.json]")
 @click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.  [default: beside the profile]")
+@click.option("--remote-command", metavar="CMD",
+              help="edgeseg on an ssh:// device, such as ~/venv/bin/edgeseg.  [default: edgeseg]")  # fmt: skip
+@click.option("--ssh-option", "ssh_options", metavar="KEY=VALUE", multiple=True,
+              help="Option of ssh beside those of ~/.ssh/config.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     bundle: str,
@@ -57,6 +62,8 @@ def command(
     split: str | None,
     out: str | None,
     plot: str | None,
+    remote_command: str | None,
+    ssh_options: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure the configurations of BUNDLE on this device, from frame bytes in to label bytes out, and pick one.
@@ -67,16 +74,20 @@ def command(
         edgeseg profile BUNDLE --fps 15 --compensation all --data VIDEO
 
     All take turns; one is left as soon as its best possible LAmIoU cannot beat the best so far.
+
+    With --device ssh://me@orin/cuda:0 the bundle is copied to that machine by ssh and measured by the edgeseg there;
+    the profile is stored here, under that device's name, and nothing is left there. Keys let you in, never passwords.
     """
     import json
 
     from edgeseg.atomic import check_writable
     from edgeseg.bundle import Bundle
     from edgeseg.cli.options import check_different_files, measuring_bar, parse_size_hw
+    from edgeseg.cli.remote import measured_there, option_words, remote_device
     from edgeseg.cli.tables import print_pick
     from edgeseg.config import parse_compensations
     from edgeseg.errors import InputError
-    from edgeseg.runtime.device import default_profile_path
+    from edgeseg.runtime.device import PROFILES_FOLDER, default_profile_path
     from edgeseg.runtime.pick import check_pickable, pick
     from edgeseg.runtime.plot import check_plot_path
     from edgeseg.runtime.profiler import SAMPLES, profile_bundle
@@ -90,36 +101,45 @@ def command(
     opened = Bundle.open(bundle_path(bundle))
     check_pickable(opened)
     given_size_hw = parse_size_hw(frame_size) if frame_size else None
-    path = Path(out) if out else default_profile_path(device)
+    remote = remote_device(device, remote_command, ssh_options)
+    # The name that the far side gives its device is known when its profile is here.
+    path = Path(out) if out else PROFILES_FOLDER / "remote.json" if remote else default_profile_path(device)
     plot_path = Path(plot) if plot else path.with_suffix(".png")
     check_different_files(out=str(path), plot=str(plot_path))
     check_writable(path)
     check_plot_path(plot_path)
-    frames_rgb = _frames_of(video) if video else None
+    frames_rgb = _frames_of(video, fps) if video else None
     if wanted and (missing := _without_table(opened, wanted)):
-        opened = _scored(opened, missing, data, split or "val", threads)
+        opened = _scored(opened, missing, data, split or "val", None if remote else threads)
     elif data:
         click.echo(f"note: {opened.name} has all of these tables, --data was not read", err=True)
-    frame_size_hw = given_size_hw or _camera_size_hw(opened, wanted, frames_rgb)
-    with measuring_bar() as progress:
-        profile = profile_bundle(
-            opened,
-            device=device,
-            fps=fps,
-            exhaustive=exhaustive,
-            samples=samples or SAMPLES,
-            threads=threads,
-            frame_size_hw=frame_size_hw,
-            frames_rgb=frames_rgb,
-            compensations=wanted,
-            progress=progress,
-        )
+    if remote:
+        asked = {"fps": fps, "samples": samples, "threads": threads, "frame-size": frame_size}
+        words = option_words({**asked, "compensation": compensation, "exhaustive": exhaustive})
+        brought = measured_there(opened, remote, words, remote_command, ssh_options, frames_rgb)
+        profile = brought.profile
+        path = path if out else PROFILES_FOLDER / brought.file_name
+        plot_path = plot_path if plot else path.with_suffix(".png")
+    else:
+        with measuring_bar() as progress:
+            profile = profile_bundle(
+                opened,
+                device=device,
+                fps=fps,
+                exhaustive=exhaustive,
+                samples=samples or SAMPLES,
+                threads=threads,
+                frame_size_hw=given_size_hw or _camera_size_hw(opened, wanted, frames_rgb),
+                frames_rgb=frames_rgb,
+                compensations=wanted,
+                progress=progress,
+            )
     replaced = _lost_with(path, profile)
     profile.save(path)
     if replaced:
         click.echo(f"note: {path} held {replaced}, which is replaced: --out keeps both", err=True)
     chosen = pick(opened, profile, fps, compensations=wanted)
-    plotted = _plot(chosen, plot_path, f"{opened.name} on {profile.facts['cpu']}, {device}, {fps:g} frames/s")
+    plotted = _plot(chosen, plot_path, f"{opened.name} on {profile.facts['cpu']}, {profile.device}, {fps:g} frames/s")
     if as_json:
         values = {**chosen.as_dict(), "profile": str(path), "plot": str(plot_path) if plotted else None}
         click.echo(json.dumps(values, indent=1))
@@ -220,14 +240,15 @@ def _camera_size_hw(
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _frames_of(source: str) -> "list[np.ndarray]":
-    """The first frames of a source, uint8 `(H, W, 3)` RGB."""
+def _frames_of(source: str, fps: float) -> "list[np.ndarray]":
+    """The first frames of a source, uint8 `(H, W, 3)` RGB; `fps` is for a folder of images, which has no rate."""
     import threading
 
     from edgeseg.errors import SourceError
-    from edgeseg.runtime.source import open_source
+    from edgeseg.runtime.source import is_camera, open_source
 
-    opened, stop = open_source(source, fps=None, paced=source.isdecimal() or "://" in source), threading.Event()
+    rate = fps if Path(source).is_dir() else None
+    opened, stop = open_source(source, fps=rate, paced=is_camera(source)), threading.Event()
     try:
         frames = [frame.rgb for _ in range(8) if (frame := opened.read(stop)) is not None]
     finally:
@@ -258,7 +279,10 @@ def _lost_with(path: Path, profile: "DeviceProfile") -> str | None:
 def _plot(chosen: "Pick", path: Path, title: str) -> bool:
     from edgeseg.errors import MissingPackageError
     from edgeseg.runtime.plot import save_plot
+    from edgeseg.runtime.remote_profile import is_far_side
 
+    if is_far_side():
+        return False
     try:
         save_plot(chosen, path, title=title)
     except MissingPackageError as error:

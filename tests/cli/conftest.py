@@ -1,6 +1,7 @@
 """What the tests of commands share: the runtime's tiny bundles, a tiny checkpoint, noisy labelled video."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgeseg.bundle import Bundle, save_manifest
 from edgeseg.classes import ClassSet, distinct_colours
 
 _path = Path(__file__).parents[1] / "runtime" / "conftest.py"
@@ -65,6 +67,27 @@ def video(tmp_path: Path) -> Path:
 def checkpoint(tmp_path: Path) -> Path:
     """An untrained SwiftNet of an eighth of the width, for the classes of `noise`."""
     return write_checkpoint(tmp_path / "net.safetensors")
+
+
+@pytest.fixture
+def scored(tmp_path: Path, graphs: SimpleNamespace, make: SimpleNamespace) -> tuple[Bundle, Path]:
+    """A bundle of before compensation, and the labelled video that its tables were made on."""
+    pytest.importorskip("torch", reason="scoring needs the export extra")
+    from edgeseg.data.open import open_dataset
+    from edgeseg.export.accuracy import EvaluationData, configuration_accuracies
+
+    data = make.noise(tmp_path / "data", {"val": 12})
+    (data / "dataset.toml").write_text(
+        'name = "noise"\nfps = 10.0\n[classes]\nnames = ["red", "green", "blue"]\nmovable = ["blue"]\n'
+    )
+    made = graphs.write_bundle(tmp_path / "before.edgeseg", [graphs.stateless("small", miou=None, size_hw=(48, 64))])
+    evaluation = EvaluationData.open(open_dataset(str(data)), "val")
+    accuracies = configuration_accuracies(made.root, made.configurations, evaluation, compensations=())
+    entries = [
+        replace(entry, accuracy=accuracy) for entry, accuracy in zip(made.configurations, accuracies, strict=True)
+    ]
+    save_manifest(replace(made, configurations=tuple(entries)))
+    return Bundle.open(made.root), data
 
 
 @pytest.fixture(scope="session")

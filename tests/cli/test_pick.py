@@ -81,3 +81,9 @@ def test_pick_is_restricted_to_the_compensations_that_are_named(bundle, profile)
     late = run(bundle.root, "--profile", profile, "--fps", 15, "--compensation", "late-warp")
     assert late.exit_code == 2
     assert "no accuracy table with late-warp_dis-ultrafast_d2: edgeseg profile --data makes it" in late.stderr
+
+
+def test_pick_asks_for_the_profile_when_the_device_is_of_another_machine(bundle):
+    result = run(bundle.root, "--device", "ssh://me@orin", "--fps", 15)
+    assert result.exit_code == 2
+    assert "pick asks no other machine | got ssh://me@orin: name the profile that is here, --profile" in result.stderr

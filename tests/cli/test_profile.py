@@ -1,14 +1,13 @@
 import json
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from edgeseg.accuracy import CompensatedAccuracy
-from edgeseg.bundle import Bundle, save_manifest
+from edgeseg.bundle import Bundle
 from edgeseg.cli import main
 from edgeseg.config import Compensation
 from edgeseg.device_profile import DeviceProfile
@@ -81,6 +80,9 @@ def test_profile_goes_on_without_a_plot_when_matplotlib_is_missing(run, bundle, 
         (["--frame-size", "64"], "HEIGHTxWIDTH"),
         (["--frame-size", "0x64"], "HEIGHTxWIDTH"),
         (["--video", "nothing.mp4"], "no video file"),
+        (["--remote-command", "~/edgeseg"], "--remote-command is for a device of another machine"),
+        (["--ssh-option", "Port=22"], "--ssh-option is for a device of another machine"),
+        (["--device", "ssh://-x"], "is written ssh://"),
     ],
 )
 def test_profile_exits_with_2_and_writes_nothing_when_an_option_is_wrong(run, bundle, tmp_path, arguments, words):
@@ -90,31 +92,15 @@ def test_profile_exits_with_2_and_writes_nothing_when_an_option_is_wrong(run, bu
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_of_images_is_a_video_at_the_cameras_frame_rate(run, bundle, video):
+    result = run(bundle.root, "--fps", 15, "--samples", 5, "--video", video / "frames" / "val" / "a", "--json")
+    assert result.exit_code == 0, result.output
+
+
 def test_profile_exits_with_2_when_there_is_no_bundle(run):
     result = run("nothing.edgeseg", "--fps", 15)
     assert result.exit_code == 2
     assert "no bundle at nothing.edgeseg" in result.stderr
-
-
-@pytest.fixture
-def scored(tmp_path, graphs, make):
-    """A bundle of before compensation, and the labelled video that its tables were made on."""
-    pytest.importorskip("torch", reason="scoring needs the export extra")
-    from edgeseg.data.open import open_dataset
-    from edgeseg.export.accuracy import EvaluationData, configuration_accuracies
-
-    data = make.noise(tmp_path / "data", {"val": 12})
-    (data / "dataset.toml").write_text(
-        'name = "noise"\nfps = 10.0\n[classes]\nnames = ["red", "green", "blue"]\nmovable = ["blue"]\n'
-    )
-    made = graphs.write_bundle(tmp_path / "before.edgeseg", [graphs.stateless("small", miou=None, size_hw=(48, 64))])
-    evaluation = EvaluationData.open(open_dataset(str(data)), "val")
-    accuracies = configuration_accuracies(made.root, made.configurations, evaluation, compensations=())
-    entries = [
-        replace(entry, accuracy=accuracy) for entry, accuracy in zip(made.configurations, accuracies, strict=True)
-    ]
-    save_manifest(replace(made, configurations=tuple(entries)))
-    return Bundle.open(made.root), data
 
 
 def test_a_bundle_gains_the_compensations_that_are_asked_for_without_a_new_export(run, scored):
