@@ -38,10 +38,9 @@ def examine() -> list[Finding]:
 
 def _devices() -> list[Finding]:
     findings = []
-    for family, backend in BACKENDS.items():
-        example = family if backend.devices == family else f"{family}:0"
-        reason = usable_reason(example)
-        findings.append(Finding(f"device {example}", *(("unusable", reason) if reason else ("usable", "ONNX Runtime"))))
+    for backend in BACKENDS.values():
+        reason = usable_reason(backend.example)
+        findings.append(Finding(f"device {backend.example}", *(("unusable", reason) if reason else ("usable", backend.library))))
     gpus = gpu_models()
     if gpus:
         findings.append(Finding("NVIDIA driver", "usable", ", ".join(gpus)))

@@ -146,6 +146,11 @@ class Backend(NamedTuple):
     library: str = "ONNX Runtime"
     """What runs the graphs, for people."""
 
+    @property
+    def example(self) -> str:
+        """The first of its device strings."""
+        return self.devices.partition(",")[0]
+
 
 BACKENDS: dict[str, Backend] = {
     "cpu": Backend("edgeseg.runtime.backends.onnxruntime_backend:CpuRunner", "cpu"),
@@ -160,6 +165,10 @@ BACKENDS: dict[str, Backend] = {
     "tensorrt": Backend("edgeseg.runtime.backends.tensorrt_backend:TensorrtRunner", "tensorrt:0, ...", "TensorRT"),
     "tensorrt-rtx": Backend(
         "edgeseg.runtime.backends.tensorrt_backend:TensorrtRtxRunner", "tensorrt-rtx:0, ...", "TensorRT for RTX"
+    ),
+    "torch": Backend("edgeseg.runtime.backends.torch_backend:TorchRunner", "torch:cpu, torch:0, ...", "PyTorch"),
+    "torch-tensorrt": Backend(
+        "edgeseg.runtime.backends.torch_backend:TorchTensorrtRunner", "torch-tensorrt:0, ...", "Torch-TensorRT"
     ),
 }
 """First part of a device string (before the colon) -> who runs graphs there."""
@@ -209,9 +218,8 @@ def _known_devices(leave_out: str | None = None) -> str:
     """The known devices, those that are not usable with the reason."""
     parts = []
     for family, backend in BACKENDS.items():
-        example = family if backend.devices == family else f"{family}:0"
         if leave_out is not None and family == leave_out.partition(":")[0]:
             continue
-        reason = usable_reason(example)
+        reason = usable_reason(backend.example)
         parts.append(f"{backend.devices} (usable)" if reason is None else f"{backend.devices} (not here: {reason})")
     return "known: " + ", ".join(parts)
