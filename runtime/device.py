@@ -1,6 +1,7 @@
 """Facts of the machine that a figure is worthless without, and the name under which its profile is stored.
 
-Everything is read from files and the running interpreter, on a Jetson also from commands that print; nothing is changed.
+Everything is read from files and the running interpreter, on a Jetson also from commands that print. Nothing is
+changed.
 """
 
 import datetime

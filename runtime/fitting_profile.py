@@ -30,9 +30,9 @@ def fitting_profile(
 ) -> DeviceProfile:
     """The profile to pick by; arguments and errors as of `edgeseg.runtime.session.load`.
 
-    A profile that is given is used, with a warning in the log when it was measured otherwise, or while the board cut its
-    clocks. The stored one is left aside then, with the reason in the log, and the candidates are measured for what was
-    asked.
+    A profile that is given is used, with a warning in the log when it was measured otherwise, or while the board cut
+    its clocks. The stored one is left aside then, with the reason in the log, and the candidates are measured for what
+    was asked.
 
     A profile without compensation stands for what it holds, and the log says that labels will not be moved.
 

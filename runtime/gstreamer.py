@@ -86,8 +86,8 @@ class GStreamerSource(CameraSource):
         self._pipeline = pipeline(source, fps=fps)
         if not has_gstreamer():
             raise SourceError(
-                f"{source} needs an OpenCV with GStreamer | OpenCV {cv2.__version__} in {cv2.__file__} has none, as all of "
-                "pip's | on a Jetson jetson/setup.sh takes the system's, elsewhere python3-opencv of the system has it"
+                f"{source} needs an OpenCV with GStreamer | OpenCV {cv2.__version__} in {cv2.__file__} has none, "
+                "as none of pip's has | take the system's python3-opencv; on a Jetson jetson/setup.sh does"
             )
         # The rate is part of the pipeline: a started one cannot be told another.
         super().__init__(source, clock=clock)

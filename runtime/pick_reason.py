@@ -124,9 +124,9 @@ def invalid_note(profile: "DeviceProfile") -> list[str]:
     if profile.invalid_reason is None:
         return []
     return [
-        f"INVALID PROFILE, the board cut its clocks while it was measured ({profile.invalid_reason}): latencies are longer "
-        "than they should be and the pick may be wrong; see to cooling, power supply or a lower power mode, and measure "
-        "again"
+        f"INVALID PROFILE, the board cut its clocks while it was measured ({profile.invalid_reason}): latencies are "
+        "longer than they should be and the pick may be wrong; see to cooling, power supply or a lower power mode, and "
+        "measure again"
     ]
 
 

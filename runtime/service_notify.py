@@ -1,7 +1,7 @@
 """Tells systemd how the camera loop is (`Type=notify`, `WatchdogSec=`): ready, alive, stopping.
 
-Alive is said when the network gives labels of another frame, and by nothing else: a service whose engine or camera hangs
-is restarted, also where labels that were computed long ago are still moved along with the camera's frames.
+Alive is said when the network gives labels of another frame, and by nothing else: a service whose engine or camera
+hangs is restarted, also where labels that were computed long ago are still moved along with the camera's frames.
 """
 
 import logging

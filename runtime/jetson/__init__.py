@@ -1,1 +1,1 @@
-"""NVIDIA Jetson boards: power mode, clocks, heat and power, read while something is measured. Nothing is ever changed."""
+"""NVIDIA Jetson boards: power mode, clocks, heat and power, read while something is measured. Nothing is changed."""

@@ -1,4 +1,4 @@
-"""The state that a Jetson is in: power mode, clocks, over-current events. Commands that print are run, none that changes."""
+"""The state that a Jetson is in: power mode, clocks, over-current events. It is asked for, and never changed."""
 
 import os
 import shutil

@@ -152,7 +152,7 @@ class BoardMonitor:
         return {key: value for key, value in facts.items() if value not in (None, {}, [])}
 
     def throttled(self) -> str | None:
-        """Why the latencies that were measured are not those of this power mode; None when its clocks were never cut."""
+        """Why the measured latencies are not those of this power mode; None when its clocks were never cut."""
         reasons = [f"{count} over-current events ({name})" for name, count in self._new_events().items()]
         reasons += [f"{name} was on" for name in self._alerts]
         stats = [sample.stats for sample in self._samples if sample.stats is not None]

@@ -26,7 +26,8 @@ def test_a_csi_camera_comes_through_the_image_signal_processor():
 def test_a_usb_camera_may_give_jpeg_or_raw_pictures():
     assert pipeline("usb:2:480x640@15") == (
         "v4l2src device=/dev/video2 ! "
-        'capsfilter caps="image/jpeg,width=640,height=480,framerate=15/1;video/x-raw,width=640,height=480,framerate=15/1" '
+        'capsfilter caps="image/jpeg,width=640,height=480,framerate=15/1;'
+        'video/x-raw,width=640,height=480,framerate=15/1" '
         f"! decodebin ! videoconvert ! video/x-raw,format=BGRx ! {SINK}"
     )
 
