@@ -18,6 +18,7 @@ from edgeseg.export.lower_precision import DropMeter, Lowering, PrecisionLoss, P
 from edgeseg.export.parity import ParityVideo, check_parity, parity_video
 from edgeseg.export.source import Source
 from edgeseg.export.sweep import Request
+from edgeseg.export.torch_program import check_formats, check_programs, with_programs
 from edgeseg.export.variant import Variant
 from edgeseg.export.video_motion import moving
 
@@ -67,6 +68,8 @@ class ExportOptions:
     """What accuracy tables of labels moved to the present are made for, beside those of the labels as they come."""
     precision: PrecisionOptions = field(default_factory=PrecisionOptions)
     """How lower precisions are made and judged."""
+    formats: tuple[str, ...] = ()
+    """Forms besides ONNX, see `torch_program.FORMATS`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_offset <= 60:
@@ -97,6 +100,7 @@ def export_bundle(
     progress = progress or NoProgress()
     check_bundle_name(out)
     _check_precisions(requests, calibration, options)
+    check_formats([request.knobs for request in requests], options.formats)
     classes = requests[0].source.facts.classes
     if data is not None:
         moving(options.compensations)
@@ -104,7 +108,10 @@ def export_bundle(
             data.check_network(classes, source.facts.trained_on, source.facts.origin)
     kept = _kept_variants(requests, out) if options.add else []
     progress.stage("graphs", len(requests))
-    made = list(_made(requests, data, calibration, options, progress))
+    made = [
+        _with_programs(each, options.formats, progress)
+        for each in _made(requests, data, calibration, options, progress)
+    ]
     with writing_bundle(out, classes) as writer:
         entries = writer.write_graphs([*kept, *(each.variant for each in made)])
         video = parity_video(data.dataset if data else None, data.split if data else None)
@@ -165,6 +172,13 @@ def _made(
                 continue
             lower = lower or _LowerVariants(base, data, calibration, options, progress)
             yield lower.made(request)
+
+
+def _with_programs(made: _Made, formats: Sequence[str], progress: Progress) -> _Made:
+    if not formats:
+        return made
+    progress.stage(f"programs {made.variant.name}", 1)
+    return replace(made, variant=with_programs(made.variant, formats))
 
 
 class _LowerVariants:
@@ -240,8 +254,9 @@ def _checked(
     parity = check_parity(made.variant, reference, video, folder=folder, entry=entry)
     if made.loss is not None:
         parity = replace(parity, **vars(made.loss))
+    programs = check_programs(entry, reference, video, folder=folder)
     progress.advance()
-    return replace(entry, parity=parity)
+    return replace(entry, parity=parity, programs=programs)
 
 
 def _scored(

@@ -78,6 +78,13 @@ SHOWN_OFFSETS = (0, 1, 2, 3, 4, 6, 8)
     type=click.Path(path_type=Path, file_okay=False),
     help="Calibration: where it is kept for the next export.  [default: ~/.cache/edgeseg/calibration]",
 )
+@click.option(
+    "--format",
+    "formats",
+    metavar="F,...",
+    multiple=True,
+    help="onnx, torch, torch-tensorrt: programs beside the ONNX graphs.  [default: onnx]",
+)
 @click.option("--weights", default="fp32", show_default=True, help="How weights of fp32 are stored: fp32 or fp16.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads that make the accuracy table.  [default: all]")
 @click.option("--network-toml", type=click.Path(path_type=Path), help="Your network: classes, normalisation, size.")
@@ -123,6 +130,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     from edgeseg.export.bundle_writer import check_bundle_name
     from edgeseg.export.pipeline import ExportOptions, export_bundle
     from edgeseg.export.sweep import Grid, parse_plans, plan_grid
+    from edgeseg.export.torch_program import program_formats
 
     check_bundle_name(out)
     check_writable(out, folder=True)
@@ -134,6 +142,7 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
         options["threads"],
         _compensations(options),
         precision,
+        program_formats(listed(options["formats"])),
     )
     grid = Grid(
         tuple(parse_size_hw(text) for text in options["sizes"]),
