@@ -18,6 +18,7 @@ from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.classes import file_name_safe
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, DeviceError, InputError
+from edgeseg.runtime.engine_cache import DEVICE_FAMILIES
 from edgeseg.runtime.ssh_link import Answer, RemoteDevice, run_there
 from edgeseg.runtime.tar_stream import Member, archive, archive_size
 
@@ -54,17 +55,20 @@ work=$(mktemp -d "${{TMPDIR:-/tmp}}/edgeseg-profile.XXXXXX") || exit {no_folder}
 cd "$work" || exit {no_folder}
 head -c {archive_bytes} | LC_ALL=C tar -xf - || exit {not_unpacked}
 exec 3<&0
-# What libraries keep for another time would be left behind.
-export TMPDIR="$work" XDG_CACHE_HOME="$work" XDG_CONFIG_HOME="$work" {variable}=ssh
-{command} profile {arguments} </dev/null >/dev/null 3<&- &
-child=$!
 # Standard input ends when nobody waits for the result any more.
 {{ cat <&3; [ -d "$work" ] && kill "$$"; }} >/dev/null 2>&1 &
 exec 3<&-
-wait "$child"
-status=$?
-child=
-[ "$status" -eq 0 ] || exit "$status"
+# What libraries keep for another time would be left behind.
+export TMPDIR="$work" XDG_CACHE_HOME="$work" XDG_CONFIG_HOME="$work" {variable}=ssh
+attend() {{
+  "$@" </dev/null >/dev/null &
+  child=$!
+  wait "$child"
+  status=$?
+  child=
+  [ "$status" -eq 0 ] || exit "$status"
+}}
+{calls}
 for found in profiles/*.json; do
   [ -f "$found" ] || exit {no_profile}
   echo {profile} $(wc -c <"$found") "${{found##*/}}"
@@ -96,6 +100,8 @@ def profile_there(
 ) -> RemoteProfile:
     """Copy `bundle` to the far side, run `edgeseg profile` there and bring the profile back; nothing is left there.
 
+    Engines that the device needs are built there first, and are gone afterwards with all else.
+
     Args:
         arguments: options of `edgeseg profile` but the device's and the video's.
         command: the far side's edgeseg: a name, a path, or several words (`python3 -m edgeseg`); `~/` is its home.
@@ -118,7 +124,10 @@ def profile_there(
     if frames_rgb is not None:
         members += _frame_members(frames_rgb)
         given += ["--video", _FRAMES]
-    script = _script(words, [f"./{folder}", *given], archive_size(members))
+    calls = [["profile", f"./{folder}", *given]]
+    if remote.device.partition(":")[0] in DEVICE_FAMILIES:
+        calls.insert(0, ["build", f"./{folder}", "--device", remote.device])
+    script = _script(words, calls, archive_size(members))
     said: list[str] = []
 
     def hear(line: str) -> None:
@@ -178,11 +187,13 @@ def _words(command: str) -> list[str]:
     return words
 
 
-def _script(words: Sequence[str], arguments: Sequence[str], archive_bytes: int) -> str:
+def _script(words: Sequence[str], calls: Sequence[Sequence[str]], archive_bytes: int) -> str:
+    # The folder is another one than that of the login when the program is called.
+    program = f"~/{words[0]}" if "/" in words[0] and words[0][0] not in "/~" else words[0]
+    command = " ".join(map(_quoted, [program, *words[1:]]))
     return _SCRIPT.format(
-        program=_quoted(words[0]),
-        command=" ".join(map(_quoted, words)),
-        arguments=shlex.join(arguments),
+        program=_quoted(program),
+        calls="\n".join(f"attend {command} {shlex.join(call)}" for call in calls),
         archive_bytes=archive_bytes,
         variable=_CALLED_BY,
         profile=_PROFILE,

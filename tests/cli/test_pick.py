@@ -86,4 +86,7 @@ def test_pick_is_restricted_to_the_compensations_that_are_named(bundle, profile)
 def test_pick_asks_for_the_profile_when_the_device_is_of_another_machine(bundle):
     result = run(bundle.root, "--device", "ssh://me@orin", "--fps", 15)
     assert result.exit_code == 2
-    assert "pick asks no other machine | got ssh://me@orin: name the profile that is here, --profile" in result.stderr
+    assert (
+        "pick asks no other machine, got ssh://me@orin | name the profile that was brought here: --profile"
+        in result.stderr
+    )

@@ -114,11 +114,28 @@ def test_words_arrive_as_they_were_given(server, there):
     assert lines(server.home / "seen") == ["profile", "./tiny.edgeseg", "--device", "cpu", *odd]
 
 
-def test_command_may_be_several_words_with_the_home_there(server, there):
+@pytest.mark.parametrize("home", ["~/", "", "{home}/"])
+def test_command_may_be_several_words_and_a_path_from_the_home_there(server, there, home):
     server.command("odd name", 'echo "$0" "$1" >~/seen; exit 3')
     with pytest.raises(DeviceError):
-        there(command="~/'bin/odd name' first")
+        there(command=f"{home.format(home=server.home)}'bin/odd name' first")
     assert lines(server.home / "seen") == [f"{server.home}/bin/odd name first"]
+
+
+def test_engines_are_built_before_they_are_measured(server, bundle, there):
+    fake = server.command("fake", 'echo "$*" >>~/log; [ "$1" = build ]')
+    with pytest.raises(DeviceError):
+        profile_there(
+            bundle,
+            RemoteDevice.parse(f"{server.address}/tensorrt:0"),
+            ["--fps=15"],
+            command=fake,
+            ssh_options=server.options(),
+        )
+    assert lines(server.home / "log") == [
+        "build ./tiny.edgeseg --device tensorrt:0",
+        "profile ./tiny.edgeseg --device tensorrt:0 --fps=15",
+    ]
 
 
 def test_bundle_arrives_byte_by_byte_and_nothing_else_of_its_folder(there, server, own_bundle):
