@@ -30,6 +30,8 @@ from edgeseg.models.token_selection import ranking
 from edgeseg.models.vit import patch_grid
 from edgeseg.models.vit_segmenter import VitSegmenter
 from edgeseg.runtime.latency_model import TokenStack
+from edgeseg.training.quantisers import quantised_network
+from edgeseg.training.trained_int8 import TrainedInt8
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class SourceFacts:
     """Sizes that a sweep chooses are multiples of this: the patch of a ViT, else a common stride of labels."""
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     """`dataset` and `splits` that must not be scored."""
+    int8: TrainedInt8 | None = None
+    """The rounding that the network was trained with; None for one trained in float."""
 
 
 class Source(ABC):
@@ -75,7 +79,8 @@ class Source(ABC):
 
     @abstractmethod
     def reference(self, knobs: Configuration) -> Reference:
-        """The network as its author runs it, at the size and label stride of `knobs`."""
+        """The network as its author runs it, at the size and label stride of `knobs`; with INT8's rounding where it was
+        trained with that and `knobs` are of INT8."""
 
 
 class TorchSource(Source):
@@ -117,6 +122,8 @@ class TorchSource(Source):
 
     def reference(self, knobs: Configuration) -> Reference:
         network = self._reduced(knobs) if knobs.rho is None else self._masked_network(knobs)
+        if knobs.precision == "int8" and self.facts.int8 is not None:
+            network = quantised_network(copy.deepcopy(network), self.facts.int8.ranges)
         return TorchReference(self._wrapped(network, knobs))
 
     def token_stack(self, size_hw: tuple[int, int]) -> TokenStack:
@@ -259,6 +266,7 @@ def checkpoint_source(path: Path, *, cwm_align: int | None = None) -> TorchSourc
         takes_plans=isinstance(loaded.network, VitSegmenter),
         size_multiple=loaded.network.encoder.size.patch if isinstance(loaded.network, VitSegmenter) else 4,
         trained_on=meta.trained_on,
+        int8=meta.int8,
     )
     own_align = generator.align if generator else 1
     return TorchSource(

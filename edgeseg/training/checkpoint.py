@@ -19,6 +19,7 @@ from edgeseg.errors import ArtifactError, InputError
 from edgeseg.models.cwm import generator_from_dict, swap_convolutions
 from edgeseg.models.reductions import add_auxiliary_decoder
 from edgeseg.models.registry import NETWORKS, build_network
+from edgeseg.training.trained_int8 import TrainedInt8
 
 FORMAT_VERSION = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -51,9 +52,8 @@ class CheckpointMeta:
     """None for a dense network; else the mask generator (`generator`, `rho`, `align`) and the names `masked`."""
     auxiliary: dict[str, Any] | None = None
     """None without an auxiliary decoder; else its `layers` (empty when all share one) and what it was trained for."""
-    quantised: dict[str, Any] | None = None
-    """None unless trained with INT8's rounding; else the `ranges` of layers' inputs, why others are `left_float`, and
-    how the ranges were found."""
+    int8: TrainedInt8 | None = None
+    """The rounding that the network was trained with; None for one that was trained in float."""
     trained_on: dict[str, Any] = field(default_factory=dict)
     """Data set, splits, fps, size_hw."""
     scores: dict[str, Any] = field(default_factory=dict)
@@ -62,7 +62,8 @@ class CheckpointMeta:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form, with the format's version."""
-        return {"format_version": FORMAT_VERSION, **asdict(self), "classes": self.classes.as_dict()}
+        converted = {"classes": self.classes.as_dict(), "int8": self.int8.as_dict() if self.int8 else None}
+        return {"format_version": FORMAT_VERSION, **asdict(self), **converted}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> "CheckpointMeta":
@@ -79,6 +80,7 @@ class CheckpointMeta:
         fields = {key: value for key, value in values.items() if key != "format_version"}
         try:
             fields["classes"] = ClassSet.from_dict(fields["classes"])
+            fields["int8"] = TrainedInt8.from_dict(fields["int8"]) if fields.get("int8") else None
             for key in ("mean", "std"):
                 red, green, blue = fields[key]
                 fields[key] = (float(red), float(green), float(blue))
@@ -89,7 +91,7 @@ class CheckpointMeta:
 
 @dataclass(frozen=True)
 class LoadedCheckpoint:
-    """A network with its weights, in evaluation mode on the CPU, and what it is."""
+    """A network with its weights, in evaluation mode on the CPU, and what it is; in float, also if trained for INT8."""
 
     network: nn.Module
     meta: CheckpointMeta

@@ -28,9 +28,10 @@ from edgeseg.training.csv_log import append_row, begin_log
 from edgeseg.training.losses import Loss, at_label_size, build_loss, needs_outputs, with_auxiliary
 from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
 from edgeseg.training.pruning import PruningMethod, prepare_pruning, with_pruning_heads
-from edgeseg.training.qat import LayerPlan, Quantisers, fix_batch_norms, library_version, plan_layers
-from edgeseg.training.recipe import QatRecipe, Recipe
+from edgeseg.training.qat import QuantisationAware
+from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Batch, SampleSource, class_weights, network_inputs, prefetched
+from edgeseg.training.trained_int8 import TrainedInt8
 from edgeseg.training.validation import Validation, Validator
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -101,11 +102,7 @@ class _Trainer:
         self.step = 0
         self.scores: dict[str, Any] = {}
         self.network, self.meta = _new_network(recipe, dataset)
-        self.layers: LayerPlan | None = None
-        if recipe.qat is not None:
-            self.layers = plan_layers(self.network, torch.zeros(1, 3 * self.meta.input_frames, *recipe.data.size_hw))
-            fix_batch_norms(self.network)
-            self.quantisers = Quantisers(self.network, self.layers.quantised)
+        self.rounding = QuantisationAware(self.network, self.meta, recipe) if recipe.qat is not None else None
         self.source = SampleSource(dataset, recipe, self.meta.input_frames)
         self.validate = Validator(dataset, recipe, self.meta)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -131,7 +128,7 @@ class _Trainer:
             self._resume()
         elif start_from is not None:
             self._start_from(start_from)
-        elif self.recipe.qat is not None:
+        elif self.rounding is not None:
             raise InputError(
                 "--qat without a checkpoint to go on from: rounding is learnt by a trained network | give it with "
                 "--start-from"
@@ -173,6 +170,8 @@ class _Trainer:
         if mine[0] != theirs[0] or _but_size(complete_options(*mine)) != _but_size(complete_options(*theirs)):
             raise ArtifactError(f"{path}: checkpoint of another network | got {theirs}, expected {mine}")
         refuse_trained_on(meta.trained_on, self.dataset, self.recipe.data.val_split, str(path))
+        if self.rounding is not None:
+            self.rounding.check_start(meta, path)
         tensors = read_tensors(path)[0]
         if meta.auxiliary is None:
             # A network that learns to pause starts from one that does not [C 3.4]; its auxiliary decoder is fresh.
@@ -182,35 +181,19 @@ class _Trainer:
             tensors = _on_grid_of(self.network, tensors, complete_options(*theirs)["size_hw"])
         load_weights(self.network, tensors, str(path))
         self._remember(trainings(meta.trained_on))
-        if self.recipe.qat is not None:
-            _check_same_network(meta, self.meta, path)
-            self._calibrate(self.recipe.qat)
+        if self.rounding is not None:
+            self.meta = replace(self.meta, int8=self.rounding.calibrate(self.source, self._look))
 
-    def _calibrate(self, qat: QatRecipe) -> None:
-        """Find the ranges of what is quantised on the first batches, as training sees them."""
-        assert self.layers is not None
-        batches = -(-qat.images // self.recipe.optimiser.batch)
+    def _look(self, frames: Tensor, number: int) -> None:
+        """Pass the frames of batch `number` through the network in all ways in which it is trained."""
+        inputs = self._inputs(frames)
+        for each in inputs:
+            self.network(each)
+        if self.with_outputs:
+            self._training_outputs(inputs[-1], number)
 
-        def run() -> None:
-            for number in range(batches):
-                reset_state(self.network)
-                frames = self.source.batch(number).frames.to(self.device)
-                inputs = network_inputs(frames, self.meta.input_frames, self.meta.mean, self.meta.std)
-                for each in inputs:
-                    self.network(each)
-                if self.with_outputs:
-                    self._training_outputs(inputs[-1], number)
-            reset_state(self.network)
-
-        quantised = {
-            "precision": "int8",
-            "ranges": self.quantisers.calibrate(qat.calibration, run),
-            "left_float": self.layers.left_float,
-            "calibration": qat.calibration,
-            "images": batches * self.recipe.optimiser.batch,
-            "library": library_version(),
-        }
-        self.meta = replace(self.meta, quantised=quantised)
+    def _inputs(self, frames: Tensor) -> list[Tensor]:
+        return network_inputs(frames.to(self.device), self.meta.input_frames, self.meta.mean, self.meta.std)
 
     def _remember(self, before: Sequence[dict[str, Any]]) -> None:
         """Write into the metadata what the first weights were trained on."""
@@ -230,9 +213,10 @@ class _Trainer:
         load_state(self.state_path, self.network, self.optimiser)
         self.step, self.scores = counters["step"], counters["scores"]
         self.scaler.load_state_dict(counters["scaler"])
-        if self.recipe.qat is not None:
-            self.quantisers.set_ranges(counters["quantised"]["ranges"])
-            self.meta = replace(self.meta, quantised=counters["quantised"])
+        if self.rounding is not None:
+            int8 = TrainedInt8.from_dict(counters["int8"])
+            self.rounding.restore(int8)
+            self.meta = replace(self.meta, int8=int8)
         self._remember(counters.get("before", ()))
 
     def run(self, reporter: Reporter | None, should_stop: Callable[[], bool]) -> TrainingResult:
@@ -260,11 +244,11 @@ class _Trainer:
         """One optimiser step on the frames of `batch` from `start` on; its loss."""
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        frames, labels = batch.frames[:, start:].to(self.device), batch.labels.to(self.device).long()
+        labels = batch.labels.to(self.device).long()
         self.optimiser.zero_grad(set_to_none=True)
         reset_state(self.network)
         with torch.autocast(self.device.type, self.half) if self.mixed else nullcontext():
-            inputs = network_inputs(frames, self.meta.input_frames, self.meta.mean, self.meta.std)
+            inputs = self._inputs(batch.frames[:, start:])
             for number, each in enumerate(inputs, start=1):
                 last = number == len(inputs)
                 self._update_statistics(last)
@@ -326,7 +310,7 @@ class _Trainer:
             "scaler": self.scaler.state_dict(),
             "recipe": self.recipe.as_dict(),
             "before": self.meta.trained_on.get("before", []),
-            "quantised": self.meta.quantised,
+            "int8": self.meta.int8.as_dict() if self.meta.int8 else None,
         }
         save_state(self.state_path, self.network, self.optimiser, counters)
 
@@ -396,25 +380,6 @@ def _network_options(recipe: Recipe) -> dict[str, Any]:
     if "size_hw" in known:
         options = {"size_hw": list(recipe.crop_hw)} | options
     return options
-
-
-def _check_same_network(theirs: CheckpointMeta, mine: CheckpointMeta, path: Path | str) -> None:
-    """Quantisation-aware training goes on with the very network of the checkpoint, not with one made of it."""
-    tables = {
-        "cwm": "[cwm]",
-        "auxiliary": "[pausing]",
-        "target_offset": "sequence.target_offset",
-        "frame_stride": "sequence.frame_stride",
-        "mean": "normalisation",
-        "std": "normalisation",
-        "colour_order": "normalisation",
-    }
-    for key, named in tables.items():
-        if getattr(theirs, key) != getattr(mine, key):
-            raise InputError(
-                f"{path}: --qat goes on with the network that was trained, and the recipe's {named} is another | got "
-                f"{key} {getattr(mine, key)}, expected {getattr(theirs, key)} | give the recipe that it was trained by"
-            )
 
 
 def _but_size(options: dict[str, Any]) -> dict[str, Any]:
