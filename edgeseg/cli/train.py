@@ -62,10 +62,14 @@ def command(
     dataset = open_dataset(loaded.data.path, **loaded.data.options)
     require("torch", extra="train")
     require("safetensors", extra="train")
-    from edgeseg.training.loop import STATE_FILE, train
+    from edgeseg.training.loop import CHECKPOINT_FILE, STATE_FILE, train
+    from edgeseg.training.optimiser import read_counters
     from edgeseg.training.progress import ProgressBar
 
-    if resume and not (folder / STATE_FILE).exists():
+    begun = None
+    if resume and (folder / STATE_FILE).exists():
+        begun = read_counters(folder / STATE_FILE)["step"]
+    elif resume:
         click.echo(f"no state in {folder} to resume: starting anew", err=True)
     with _stop_on_signal() as asked, ProgressBar(loaded.name, loaded.optimiser.steps) as bar:
         result = train(
@@ -81,6 +85,12 @@ def command(
     if not result.finished:
         click.echo(f"stopped after step {result.step} | go on with the same command and --resume", err=True)
         raise SystemExit(128 + asked[0])
+    if result.step == begun:
+        click.echo(
+            f"nothing to resume: all {begun} steps of the training in {folder} are done | train on from its weights "
+            f"with --start-from {folder / CHECKPOINT_FILE} and another --out",
+            err=True,
+        )
     miou = result.scores["miou"]
     if as_json:
         click.echo(json.dumps({"checkpoint": str(result.checkpoint), "step": result.step, "scores": result.scores}))

@@ -96,6 +96,16 @@ def test_ctrl_c_leaves_a_state_and_says_how_to_go_on(folder: Path) -> None:
     ]
 
 
+def test_resume_says_so_in_one_line_when_the_training_is_finished(folder: Path) -> None:
+    line = arguments(folder, "--resume", "--set", "optimiser.steps=1")
+    first = CliRunner().invoke(command, line, catch_exceptions=False)
+    again = CliRunner().invoke(command, line, catch_exceptions=False)
+    assert "nothing to resume" not in first.stderr
+    (said,) = again.stderr.splitlines()
+    assert "nothing to resume: all 1 steps of the training in" in said
+    assert again.stdout == first.stdout
+
+
 def test_resume_says_so_when_there_is_nothing_to_resume(folder: Path) -> None:
     line = arguments(folder, "--resume", "--set", "optimiser.steps=1")
     result = CliRunner().invoke(command, line, catch_exceptions=False)
