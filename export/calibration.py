@@ -5,6 +5,7 @@ recorded. A state is thus the one that the role before really wrote.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import overload
 
 import numpy as np
@@ -68,12 +69,17 @@ class SteadyState:
             images=source.images,
             frames=self.frames.count,
             size_hw=self.frames.size_hw,
-            sha256=self.frames.sha256(),
+            sha256=self.sha256,
             method=method,
             warm_up=self._warm_up,
             stills_moved=bool(self._warm_up) and source.is_stills,
             also_scored=source.also_scored,
         )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all frames; reads them."""
+        return self.frames.sha256()
 
     @property
     def images(self) -> int:

@@ -1,19 +1,16 @@
-"""From the FP32 graphs of a configuration to those of a lower precision, and what that costs in mIoU."""
+"""From the FP32 graphs of a configuration to those of a lower precision."""
 
-import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from edgeseg.config import Configuration
-from edgeseg.errors import InputError, ParityError
-from edgeseg.export.accuracy import configuration_accuracies
-from edgeseg.export.bundle_writer import BundleWriter
+from edgeseg.errors import InputError
 from edgeseg.export.calibration import SteadyState
 from edgeseg.export.calibration_cache import CalibrationCache, ranges_key
-from edgeseg.export.evaluation_data import EvaluationData
-from edgeseg.export.quantize import CALIBRATION_METHODS, Quantized, layer_weights, quantize_graph
+from edgeseg.export.half_precision import half_graph, half_states
+from edgeseg.export.node_precision import Quantized
+from edgeseg.export.quantize import CALIBRATION_METHODS, layer_weights, quantize_graph
 from edgeseg.export.variant import Variant
 
 MAX_DROP = 0.01
@@ -38,35 +35,21 @@ class PrecisionOptions:
             raise InputError(f"--max-drop is an mIoU from 0 to 1 | got {self.max_drop}")
 
 
-@dataclass(frozen=True)
-class PrecisionLoss:
-    """What a lower precision costs, measured."""
-
-    miou_fp32: float
-    miou_drop: float
-    max_drop: float
-
-
 class Lowering:
     """Makes the variants of lower precision of one FP32 variant.
 
     Args:
         base: FP32 graphs.
         steady: what they are calibrated on; None when nothing needs calibration.
-        on_reuse: told the role whose ranges came from the cache.
+
+    Attributes:
+        reused: roles whose ranges came from the cache.
     """
 
-    def __init__(
-        self,
-        base: Variant,
-        steady: SteadyState | None,
-        options: PrecisionOptions,
-        on_reuse: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, base: Variant, steady: SteadyState | None, options: PrecisionOptions) -> None:
         self.base, self.steady, self.options = base, steady, options
-        self._on_reuse = on_reuse
+        self.reused: list[str] = []
         self._ranges: dict[str, Mapping[str, float]] = {}
-        self._sha256: str | None = None
 
     def variant(self, knobs: Configuration, keep_high: Collection[str] = ()) -> Variant:
         """The variant with the precision and type of states of `knobs`, which are otherwise those of the base.
@@ -82,22 +65,19 @@ class Lowering:
             made = {role: self._quantized(role, knobs.precision, keep_high) for role in graphs}
             graphs = {role: entry.model for role, entry in made.items()}
             notes["lower_precision"] = layer_counts(made)
-            if self.steady is not None:
-                method = self.options.method if knobs.precision == "int8" else "autocast"
-                calibration = self.steady.record(method)
+            assert self.steady is not None
+            calibration = self.steady.record(self.options.method if knobs.precision == "int8" else "autocast")
         if knobs.state_dtype != "fp32":
-            from edgeseg.export.half_precision import half_states
-
-            graphs = half_states(graphs, self.base.links)
+            # Without calibration the parity check still sees states that float16 cannot hold.
+            feeds = {role: self.steady.feeds(role) if self.steady is not None else () for role in graphs}
+            graphs = {role: half_states(graph, feeds[role]) for role, graph in graphs.items()}
         return replace(self.base, knobs=knobs, graphs=graphs, notes=notes, calibration=calibration)
 
     def _quantized(self, role: str, precision: str, keep_high: Collection[str]) -> Quantized:
+        assert self.steady is not None
         graph = self.base.graphs[role]
         if precision == "fp16":
-            from edgeseg.export.half_precision import half_graph
-
-            return half_graph(graph, self.steady.feeds(role) if self.steady else (), keep_high=keep_high)
-        assert self.steady is not None
+            return half_graph(graph, self.steady.feeds(role), keep_high=keep_high)
         whole = layer_weights(self.base.graphs[self.base.first])
         made = quantize_graph(
             graph,
@@ -115,8 +95,7 @@ class Lowering:
             stored = self.options.cache.get(self._key(role))
             if stored is not None:
                 self._ranges[role] = {name: float(value) for name, value in stored.items()}
-                if self._on_reuse:
-                    self._on_reuse(role)
+                self.reused.append(role)
         return self._ranges.get(role, {})
 
     def _remember(self, role: str, ranges: Mapping[str, float]) -> None:
@@ -128,9 +107,7 @@ class Lowering:
 
     def _key(self, role: str) -> str:
         assert self.steady is not None
-        if self._sha256 is None:
-            self._sha256 = self.steady.frames.sha256()
-        return ranges_key(self.base.graphs, role, self._sha256, [self.options.method])
+        return ranges_key(self.base.graphs, role, self.steady.sha256, [self.options.method])
 
 
 def layer_counts(made: Mapping[str, Quantized]) -> dict[str, Any]:
@@ -145,32 +122,3 @@ def layer_counts(made: Mapping[str, Quantized]) -> dict[str, Any]:
             if not node.reduced:
                 kept.setdefault(node.layer, node.reason or "not known")
     return {"layers": sum(reduced.values()), "of": len(reduced), "kept_high": kept}
-
-
-class DropMeter:
-    """mIoU without delay of variants that are not written yet, on the data of the accuracy tables."""
-
-    def __init__(self, data: EvaluationData, threads: int | None, on_frame: Callable[[], None] | None = None) -> None:
-        self._data, self._threads, self._on_frame = data, threads, on_frame
-
-    def miou(self, variant: Variant) -> float:
-        """mIoU at k = 0 of its graphs through the runtime."""
-        with tempfile.TemporaryDirectory(prefix="edgeseg-drop-") as folder:
-            (entry,) = BundleWriter(Path(folder), "drop", self._data.dataset.classes).write_graphs([variant])
-            (accuracy,) = configuration_accuracies(
-                Path(folder), [entry], self._data, max_offset=0, threads=self._threads, on_frame=self._on_frame
-            )
-        return accuracy.miou[0]
-
-
-def check_drop(variant: Variant, miou: float, loss: PrecisionLoss, data: EvaluationData) -> None:
-    """Raises:
-    ParityError: the variant loses more than it may.
-    """
-    # Written so that a nan fails.
-    if not loss.miou_drop <= loss.max_drop:
-        raise ParityError(
-            f"{variant.name} loses too much accuracy | got mIoU {miou:.4f} on {data.dataset.name} {data.split}, "
-            f"{loss.miou_drop:.4f} below the {loss.miou_fp32:.4f} of FP32, and --max-drop is {loss.max_drop:g} | allow "
-            "more with --max-drop, or try another --calib-method or more --calib-images; nothing was written"
-        )

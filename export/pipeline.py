@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.config import DEFAULT_COMPENSATIONS, Compensation
@@ -14,8 +13,10 @@ from edgeseg.export.bundle_writer import check_bundle_name, read_variants, writi
 from edgeseg.export.calibration import SteadyState
 from edgeseg.export.calibration_frames import CalibrationSource
 from edgeseg.export.graph_edit import halve_weights
-from edgeseg.export.lower_precision import DropMeter, Lowering, PrecisionLoss, PrecisionOptions, check_drop
+from edgeseg.export.lower_precision import Lowering, PrecisionOptions
 from edgeseg.export.parity import ParityVideo, check_parity, parity_video
+from edgeseg.export.precision_loss import LowerVariants, PrecisionLoss
+from edgeseg.export.progress import NoProgress, Progress
 from edgeseg.export.source import Source
 from edgeseg.export.sweep import Request
 from edgeseg.export.torch_program import check_formats, check_programs, with_programs
@@ -24,32 +25,6 @@ from edgeseg.export.video_motion import moving
 
 WEIGHT_FORMATS = ("fp32", "fp16")
 """How weights are stored; arithmetic is float32 either way."""
-
-
-class Progress(Protocol):
-    """Told how far an export is."""
-
-    def stage(self, text: str, steps: int) -> None:
-        """A new stage begins, of about `steps` steps."""
-
-    def advance(self) -> None:
-        """One step of it is done."""
-
-    def note(self, text: str) -> None:
-        """Something that the user should know."""
-
-
-class NoProgress:
-    """Tells nobody."""
-
-    def stage(self, text: str, steps: int) -> None:
-        """Nothing."""
-
-    def advance(self) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +145,10 @@ def _made(
                 yield _Made(request, base)
                 progress.advance()
                 continue
-            lower = lower or _LowerVariants(base, data, calibration, options, progress)
-            yield lower.made(request)
+            if lower is None:
+                steady = SteadyState(base, calibration, on_frame=progress.advance) if calibration is not None else None
+                lower = LowerVariants(Lowering(base, steady, options.precision), data, options.threads, progress)
+            yield _Made(request, *lower.made(request.knobs))
 
 
 def _with_programs(made: _Made, formats: Sequence[str], progress: Progress) -> _Made:
@@ -181,44 +158,6 @@ def _with_programs(made: _Made, formats: Sequence[str], progress: Progress) -> _
     return replace(made, variant=with_programs(made.variant, formats))
 
 
-class _LowerVariants:
-    """Makes the variants of lower precision of one configuration, and measures what they lose."""
-
-    def __init__(
-        self,
-        base: Variant,
-        data: EvaluationData | None,
-        calibration: CalibrationSource | None,
-        options: ExportOptions,
-        progress: Progress,
-    ) -> None:
-        steady = SteadyState(base, calibration, on_frame=progress.advance) if calibration is not None else None
-        self._lowering = Lowering(base, steady, options.precision, self._tell_reuse)
-        self._meter = DropMeter(data, options.threads, progress.advance) if data is not None else None
-        self._data, self._options, self._progress = data, options, progress
-        self._miou_fp32: float | None = None
-
-    def made(self, request: Request) -> _Made:
-        steady = self._lowering.steady
-        name = request.knobs.name
-        self._progress.stage(f"calibration {name}", steady.frames.count if steady is not None else 1)
-        variant = self._lowering.variant(request.knobs)
-        if self._data is None or self._meter is None:
-            return _Made(request, variant)
-        runs = expected_runs(self._data, stateful=request.knobs.stateful, max_offset=0)
-        if self._miou_fp32 is None:
-            self._progress.stage(f"mIoU of {self._lowering.base.name}", runs)
-            self._miou_fp32 = self._meter.miou(self._lowering.base)
-        self._progress.stage(f"mIoU of {name}", runs)
-        miou = self._meter.miou(variant)
-        loss = PrecisionLoss(self._miou_fp32, self._miou_fp32 - miou, self._options.precision.max_drop)
-        check_drop(variant, miou, loss, self._data)
-        return _Made(request, variant, loss)
-
-    def _tell_reuse(self, role: str) -> None:
-        self._progress.note(f"calibration of {self._lowering.base.name}, graph {role}: reused, nothing changed")
-
-
 def _check_precisions(
     requests: Sequence[Request], calibration: CalibrationSource | None, options: ExportOptions
 ) -> None:
@@ -226,8 +165,10 @@ def _check_precisions(
     InputError: INT8 without anything to calibrate on, or options about precision that exclude each other.
     """
     for request in requests:
-        if request.knobs.precision == "int8" and calibration is None:
-            raise InputError("--precision int8 needs video to calibrate on | give it with --calib")
+        if request.knobs.precision != "fp32" and calibration is None:
+            raise InputError(
+                f"--precision {request.knobs.precision} needs video to calibrate on | give it with --calib"
+            )
         if request.knobs.precision != "fp32" and options.weights != "fp32":
             raise InputError(
                 f"--weights {options.weights} is for configurations that compute in float32, and --precision "
