@@ -42,7 +42,7 @@ class Gpu:
 def driver_problem(index: int = 0) -> str | None:
     """Why GPU `index` cannot be used, as one clause; None when it can."""
     try:
-        library = ctypes.CDLL(LIBRARY)
+        library = open_library()
     except OSError:
         return f"no NVIDIA driver: {LIBRARY} cannot be loaded"
     code = library.cuInit(0)
@@ -162,9 +162,18 @@ def destroy_graph(executable: int) -> None:
     _check("cuGraphExecDestroy", _library().cuGraphExecDestroy(ctypes.c_void_p(executable)))
 
 
+def open_library() -> ctypes.CDLL:
+    """The driver's library.
+
+    Raises:
+        OSError: there is none.
+    """
+    return ctypes.CDLL(LIBRARY)
+
+
 def _library() -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(LIBRARY)
+        return open_library()
     except OSError as error:
         raise DeviceError(f"no NVIDIA driver | {LIBRARY} cannot be loaded: {error}") from error
 

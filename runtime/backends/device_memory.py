@@ -261,7 +261,8 @@ class _PrimaryContext:
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
-            self._call("cuDevicePrimaryCtxRelease", self._device)
+            with suppress(DeviceError):
+                self._call("cuDevicePrimaryCtxRelease", self._device)
 
 
 class _PageLocked:
@@ -275,11 +276,13 @@ class _PageLocked:
     def __del__(self) -> None:
         if not hasattr(self, "address"):
             return
-        self._call("cuCtxPushCurrent", self._context.handle)
-        try:
-            self._call("cuMemFreeHost", self.address)
-        finally:
-            self._call("cuCtxPopCurrent")
+        # After a failure of the GPU, or at the end of the process, the driver has freed it or never will.
+        with suppress(DeviceError):
+            self._call("cuCtxPushCurrent", self._context.handle)
+            try:
+                self._call("cuMemFreeHost", self.address)
+            finally:
+                self._call("cuCtxPopCurrent")
 
 
 class _Event:
@@ -291,7 +294,8 @@ class _Event:
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
-            self._call("cuEventDestroy", self.handle)
+            with suppress(DeviceError):
+                self._call("cuEventDestroy", self.handle)
 
 
 class PycudaMemory(DeviceMemory):
@@ -316,11 +320,13 @@ class PycudaMemory(DeviceMemory):
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        self._context.push()
+        with self._named_errors("cuCtxPushCurrent"):
+            self._context.push()
         try:
             yield
         finally:
-            self._driver.Context.pop()
+            with self._named_errors("cuCtxPopCurrent"):
+                self._driver.Context.pop()
 
     def alloc(self, size_bytes: int) -> int:
         with self._named_errors("cuMemAlloc", size_bytes):

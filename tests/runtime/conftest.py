@@ -74,20 +74,28 @@ def counting(base: int, *, has_state: bool) -> onnx.ModelProto:
         "shape": np.array(half, np.int64),
         "base": np.array([base], np.float32),
         "step": np.array([1], np.float32),
-        "none": np.full((1, 1, 1, 1), 255, np.uint8),
-        "start": np.array([0], np.float32),
+        "none": np.full((1, 1, 1, 1), 255, np.float32),
+        "nought": np.array([0], np.float32),
+        "single": np.array([1], np.int64),
         "flat": np.array([1, 1, 1], np.int64),
     }
-    count, before = ("state_0_in", "state_1_in") if has_state else ("start", "none")
-    nodes = [
-        helper.make_node("Slice", ["image", "zero", "one"], ["state_1_out"]),
+    # TensorRT does nothing with uint8 but cast it.
+    count = "state_0_in" if has_state else "start"
+    nodes = [helper.make_node("Cast", ["state_1_in"], ["before"], to=TensorProto.FLOAT)] if has_state else []
+    nodes += [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Slice", ["float", "zero", "one"], ["pixel"]),
+        helper.make_node("Cast", ["pixel"], ["state_1_out"], to=TensorProto.UINT8),
+        # Labels that depend on no input would be a constant to some exporters.
+        helper.make_node("Mul", ["pixel", "nought"], ["nothing"]),
+        helper.make_node("Reshape", ["nothing", "single"], ["start"]),
         helper.make_node("Add", [count, "step"], ["state_0_out"]),
         helper.make_node("Add", [count, "base"], ["value"]),
-        helper.make_node("Cast", ["value"], ["value_uint8"], to=TensorProto.UINT8),
-        helper.make_node("Expand", ["value_uint8", "shape"], ["left"]),
-        helper.make_node("Reshape", [before, "flat"], ["before_flat"]),
+        helper.make_node("Expand", ["value", "shape"], ["left"]),
+        helper.make_node("Reshape", ["before" if has_state else "none", "flat"], ["before_flat"]),
         helper.make_node("Expand", ["before_flat", "shape"], ["right"]),
-        helper.make_node("Concat", ["left", "right"], ["labels"], axis=2),
+        helper.make_node("Concat", ["left", "right"], ["both"], axis=2),
+        helper.make_node("Cast", ["both"], ["labels"], to=TensorProto.UINT8),
     ]
     image, labels = image_and_labels(SIZE_HW)
     states = [("state_0", TensorProto.FLOAT, (1,)), ("state_1", TensorProto.UINT8, (1, 1, 1, 1))]
@@ -96,19 +104,62 @@ def counting(base: int, *, has_state: bool) -> onnx.ModelProto:
     return model(nodes, [image, *inputs], [labels, *outputs], constants)
 
 
+def masked(role: str, dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
+    """A convolution to 4 channels; the label is the index of the largest.
+
+    `init` computes all and gives channels 0 and 1, `phase1` computes 2 and 3 and keeps 0 and 1 of the step before,
+    `phase0` the other way round. The state is of type FLOAT, FLOAT16, or INT8 with scale 0.05.
+    """
+    computed = {"init": slice(0, 4), "phase1": slice(2, 4), "phase0": slice(0, 2)}[role]
+    kernel = np.random.default_rng(7).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    # Without its mean, so that each channel is the largest somewhere.
+    kernel -= kernel.mean((1, 2, 3), keepdims=True)
+    constants = {"kernel": kernel[computed], "byte": np.array(1 / 255, np.float32)}
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["float", "byte"], ["scaled"]),
+        helper.make_node("Transpose", ["scaled"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "kernel"], ["fresh"], pads=[1] * 4),
+    ]
+    if role == "init":
+        constants["halves"] = np.array([2, 2], np.int64)
+        nodes.append(helper.make_node("Split", ["fresh", "halves"], ["given", "rest"], axis=1))
+        nodes.append(helper.make_node("Identity", ["fresh"], ["all"]))
+    else:
+        order = ["kept", "fresh"] if role == "phase1" else ["fresh", "kept"]
+        nodes.append(helper.make_node("Identity", ["fresh"], ["given"]))
+        nodes.append(helper.make_node("Concat", order, ["all"], axis=1))
+    if dtype == TensorProto.INT8:
+        constants |= {"step": np.array(0.05, np.float32), "zero": np.array(0, np.int8)}
+        to_state, from_state = ("QuantizeLinear", ["step", "zero"], {}), ("DequantizeLinear", ["step", "zero"], {})
+    else:
+        to_state, from_state = ("Cast", [], {"to": dtype}), ("Cast", [], {"to": TensorProto.FLOAT})
+    nodes.append(helper.make_node(to_state[0], ["given", *to_state[1]], ["state_0_out"], **to_state[2]))
+    if role != "init":
+        nodes.insert(0, helper.make_node(from_state[0], ["state_0_in", *from_state[1]], ["kept"], **from_state[2]))
+    nodes += [
+        helper.make_node("ArgMax", ["all"], ["index"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["index"], ["labels"], to=TensorProto.UINT8),
+    ]
+    image, labels = image_and_labels(SIZE_HW)
+    state_in, state_out = (tensor(f"state_0_{side}", dtype, (1, 2, *SIZE_HW)) for side in ("in", "out"))
+    return model(nodes, [image] if role == "init" else [image, state_in], [labels, state_out], constants)
+
+
 def failing_when_bright() -> onnx.ModelProto:
     """Fails in the middle of a run when the first pixel is over 9, else gives zeros."""
     nodes = [
-        helper.make_node("Slice", ["image", "zero", "one"], ["pixel"]),
-        helper.make_node("Cast", ["pixel"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["image"], ["integers"], to=TensorProto.INT64),
+        helper.make_node("Slice", ["integers", "zero", "one"], ["index"]),
         helper.make_node("Gather", ["ten", "index"], ["value"]),
         helper.make_node("Reshape", ["value", "flat"], ["value_flat"]),
-        helper.make_node("Expand", ["value_flat", "shape"], ["labels"]),
+        helper.make_node("Expand", ["value_flat", "shape"], ["integer_labels"]),
+        helper.make_node("Cast", ["integer_labels"], ["labels"], to=TensorProto.UINT8),
     ]
     constants = {
         "zero": np.array([0, 0, 0, 0], np.int64),
         "one": np.array([1, 1, 1, 1], np.int64),
-        "ten": np.zeros(10, np.uint8),
+        "ten": np.zeros(10, np.int64),
         "flat": np.array([1, 1, 1], np.int64),
         "shape": np.array((1, *SIZE_HW), np.int64),
     }
@@ -187,6 +238,21 @@ def two_phases(miou: Sequence[float] | None = (0.55, 0.5, 0.45)) -> SimpleNamesp
     )
 
 
+def masked_phases(name: str, dtype: int = TensorProto.FLOAT) -> SimpleNamespace:
+    """A network of `masked` roles, in the order of a channel-wise masked one."""
+    order = ("init", "phase1", "phase0")
+    pairs = (("init", "phase1"), ("phase1", "phase0"), ("phase0", "phase1"))
+    return SimpleNamespace(
+        knobs=Configuration(name, SIZE_HW, rho=0.0, cwm_form="concat"),
+        graphs={role: masked(role, dtype) for role in order},
+        first="init",
+        then=order[1:],
+        links=tuple(StateLink(before, "state_0_out", after, "state_0_in") for before, after in pairs),
+        accuracy=None,
+        macs=500,
+    )
+
+
 def two_frames() -> SimpleNamespace:
     """init gives 0 in the left half, each later step 20 + steps: a role that follows itself."""
     return SimpleNamespace(
@@ -205,7 +271,8 @@ def graphs() -> SimpleNamespace:
     """The builders of this module, for tests that make their own bundles."""
     return SimpleNamespace(
         brightest_channel=brightest_channel, counting=counting, failing_when_bright=failing_when_bright, links=links,
-        stateless=stateless, two_phases=two_phases, two_frames=two_frames, write_bundle=write_bundle, classes=CLASSES,
+        stateless=stateless, two_phases=two_phases, two_frames=two_frames, masked_phases=masked_phases, model=model,
+        tensor=tensor, image_and_labels=image_and_labels, write_bundle=write_bundle, classes=CLASSES,
         size_hw=SIZE_HW,
     )  # fmt: skip
 

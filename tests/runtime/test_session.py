@@ -1,5 +1,3 @@
-import gc
-
 import numpy as np
 import pytest
 
@@ -7,27 +5,6 @@ from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.runtime.session import load
-
-
-def left_and_right(session, frames) -> list[tuple[int, int]]:
-    """What the counting graphs tell per step: one value in each half of the label map."""
-    seen = []
-    for frame in frames:
-        labels = session.step(frame)
-        halves = np.unique(labels[:, :24]), np.unique(labels[:, 24:])
-        assert all(half.size == 1 for half in halves)
-        seen.append((int(halves[0][0]), int(halves[1][0])))
-    return seen
-
-
-def test_step_gives_the_labels_of_the_graph(bundle):
-    frame = np.zeros((32, 48, 3), np.uint8)
-    frame[:, :16, 0] = frame[:, 16:32, 1] = frame[:, 32:, 2] = 200
-    with load(bundle.root, configuration="plain_32x48") as session:
-        labels = session.step(frame)
-    assert labels.dtype == np.uint8
-    assert labels.shape == (32, 48)
-    assert labels[0].tolist() == [0] * 16 + [1] * 16 + [2] * 16
 
 
 def test_colours_are_swapped_when_the_frame_is_bgr(bundle):
@@ -44,52 +21,6 @@ def test_colours_are_swapped_when_the_graphs_take_bgr_and_the_frame_is_resized(t
     frame[..., 0] = 200
     with load(made, configuration="plain_32x48", frame_size_hw=(64, 96)) as session:
         assert np.unique(session.step(frame)).tolist() == [2]
-
-
-def test_roles_and_state_follow_the_links_when_phases_alternate(bundle, frame):
-    with load(bundle, configuration="phases_32x48_rho0-concat") as session:
-        seen = left_and_right(session, [frame(value) for value in (10, 11, 12, 13, 14, 15)])
-    assert seen == [(0, 255), (101, 10), (52, 11), (103, 12), (54, 13), (105, 14)]
-
-
-def test_state_goes_on_when_a_role_follows_itself(bundle, frame):
-    with load(bundle, configuration="frames_32x48") as session:
-        seen = left_and_right(session, [frame(value) for value in (10, 11, 12, 13, 14)])
-    assert seen == [(0, 255), (21, 10), (22, 11), (23, 12), (24, 13)]
-
-
-def test_reset_starts_a_new_sequence(bundle, frame):
-    with load(bundle, configuration="phases_32x48_rho0-concat") as session:
-        left_and_right(session, [frame(1)] * 4)
-        session.reset()
-        assert left_and_right(session, [frame(7), frame(8)]) == [(0, 255), (101, 7)]
-
-
-def test_state_stays_right_over_many_steps_and_two_sessions(bundle, frame):
-    with (
-        load(bundle, configuration="phases_32x48_rho0-concat") as one,
-        load(bundle, configuration="phases_32x48_rho0-concat") as other,
-    ):
-        left_and_right(other, [frame(99)])
-        seen = left_and_right(one, [frame(value) for value in range(80)])
-        assert seen[1:] == [((100 if s % 2 else 50) + s, s - 1) for s in range(1, 80)]
-        assert left_and_right(other, [frame(98)]) == [(101, 99)]
-
-
-def test_buffers_live_as_long_as_the_session_when_garbage_is_collected(bundle, frame):
-    with load(bundle, configuration="frames_32x48") as session:
-        session.step(frame(5))
-        gc.collect()
-        scratch = [np.full(100_000, 7, np.uint8) for _ in range(20)]
-        assert left_and_right(session, [frame(6)]) == [(21, 5)]
-        assert len(scratch) == 20
-
-
-def test_step_returns_a_copy_that_later_steps_leave_alone(bundle, frame):
-    with load(bundle, configuration="frames_32x48") as session:
-        first = session.step(frame(1))
-        session.step(frame(2))
-    assert first[0, 0] == 0
 
 
 def test_step_writes_into_out_when_given(bundle, frame):
@@ -129,22 +60,6 @@ def test_step_takes_a_frame_that_is_not_contiguous(bundle):
         assert np.unique(session.step(frame[:, ::2])).tolist() == [1]
 
 
-def test_step_says_so_when_the_session_is_closed(bundle, frame):
-    session = load(bundle, configuration="plain_32x48")
-    session.close()
-    session.close()
-    with pytest.raises(DeviceError, match="not active"):
-        session.step(frame(0))
-
-
-def test_step_raises_a_device_error_when_the_graph_fails(tmp_path, graphs, frame):
-    made = graphs.write_bundle(tmp_path / "f.edgeseg", [graphs.stateless("fails", graph=graphs.failing_when_bright())])
-    with load(made, configuration="fails_32x48") as session:
-        session.step(frame(9))
-        with pytest.raises(DeviceError, match="graph step failed on cpu"):
-            session.step(frame(10))
-
-
 def test_load_names_the_known_devices_when_the_device_is_unknown(bundle):
     with pytest.raises(DeviceError, match=r"unknown device 'npu' \| known: cpu"):
         load(bundle, configuration="plain_32x48", device="npu")
@@ -181,21 +96,6 @@ def test_load_refuses_when_the_manifest_names_a_file_outside(own_bundle):
     path.write_text(path.read_text().replace("plain_32x48.step.onnx", "../plain_32x48.step.onnx"))
     with pytest.raises(ArtifactError):
         load(own_bundle.root, configuration="plain_32x48")
-
-
-def test_load_names_the_missing_input_when_links_and_graph_disagree(tmp_path, graphs):
-    entry = graphs.two_frames()
-    entry.links = entry.links[:1] + entry.links[2:]
-    made = graphs.write_bundle(tmp_path / "torn.edgeseg", [entry])
-    with pytest.raises(ArtifactError, match=r"needs the inputs state_0_in, state_1_in, its links feed state_0_in"):
-        load(made, configuration="frames_32x48")
-
-
-def test_load_refuses_when_the_graph_has_another_size_than_its_knobs(tmp_path, graphs):
-    entry = graphs.stateless("odd", size_hw=(64, 64), graph=graphs.brightest_channel((32, 48)))
-    made = graphs.write_bundle(tmp_path / "odd.edgeseg", [entry])
-    with pytest.raises(ArtifactError, match="its graphs take 32 x 48, the manifest says 64 x 64"):
-        load(made, configuration="odd_64x64")
 
 
 def profile_of(
