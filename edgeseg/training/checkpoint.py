@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgeseg.atomic import atomic_file
+from edgeseg.bundle import MANIFEST
 from edgeseg.classes import ClassSet
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.models.cwm import generator_from_dict, swap_convolutions
@@ -183,6 +184,10 @@ def read_tensors(path: Path | str, *, header_only: bool = False) -> tuple[dict[s
     Raises:
         ArtifactError: the file is missing, truncated, or not written by edgeseg.
     """
+    if (Path(path) / MANIFEST).is_file():
+        raise ArtifactError(
+            f"{path}: a bundle, expected a checkpoint | give the .safetensors file that it was exported from"
+        )
     if Path(path).is_dir():
         raise ArtifactError(f"{path}: a folder, not a checkpoint | expected a .safetensors file in it, perhaps")
     if not Path(path).is_file():

@@ -112,6 +112,14 @@ def test_a_convolutional_checkpoint_is_told_where_its_choices_are_made(checkpoin
     assert "edgeseg export --sweep, then edgeseg profile" in text
 
 
+def test_a_bundle_is_told_from_a_checkpoint(bundle, video):
+    text = run("tune", bundle.root, "--data", video, "--fps", 10, code=2)
+    assert (
+        text == f"edgeseg: {bundle.root}: a bundle, expected a checkpoint | give the .safetensors file that it was "
+        "exported from\n"
+    )
+
+
 def test_interrupt_leaves_nothing(vit, video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
