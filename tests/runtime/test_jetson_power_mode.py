@@ -5,7 +5,8 @@ import pytest
 from edgeseg.runtime.jetson.power_mode import ClockRange, PowerMode, parse_jetson_clocks, parse_nvpmodel
 
 # Jetson AGX Orin, JetPack 5.1: notes on setting one up by github.com/catid
-AGX_ORIN = """cpu0: Online=1 Governor=schedutil MinFreq=729600 MaxFreq=2201600 CurrentFreq=2201600 IdleStates: WFI=1 c7=1
+AGX_ORIN = """\
+cpu0: Online=1 Governor=schedutil MinFreq=729600 MaxFreq=2201600 CurrentFreq=2201600 IdleStates: WFI=1 c7=1
 cpu10: Online=1 Governor=schedutil MinFreq=729600 MaxFreq=2201600 CurrentFreq=1113600 IdleStates: WFI=1 c7=1
 GPU MinFreq=306000000 MaxFreq=1300500000 CurrentFreq=306000000
 EMC MinFreq=204000000 MaxFreq=3199000000 CurrentFreq=2133000000 FreqOverride=0
