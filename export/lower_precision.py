@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edgeseg.calibration_record import Calibration
 from edgeseg.config import Configuration
 from edgeseg.errors import InputError
 from edgeseg.export.calibration import SteadyState
@@ -11,7 +12,9 @@ from edgeseg.export.calibration_cache import CalibrationCache, ranges_key
 from edgeseg.export.half_precision import half_graph, half_states
 from edgeseg.export.node_precision import Quantized
 from edgeseg.export.quantize import CALIBRATION_METHODS, layer_weights, quantize_graph
+from edgeseg.export.trained_ranges import quantize_as_trained
 from edgeseg.export.variant import Variant
+from edgeseg.training.trained_int8 import TrainedInt8
 
 MAX_DROP = 0.01
 """mIoU that a lower precision may lose against FP32 unless told otherwise."""
@@ -41,13 +44,20 @@ class Lowering:
     Args:
         base: FP32 graphs.
         steady: what they are calibrated on; None when nothing needs calibration.
+        trained: the rounding that the network was trained with, which INT8 then has; None to calibrate.
 
     Attributes:
         reused: roles whose ranges came from the cache.
     """
 
-    def __init__(self, base: Variant, steady: SteadyState | None, options: PrecisionOptions) -> None:
-        self.base, self.steady, self.options = base, steady, options
+    def __init__(
+        self,
+        base: Variant,
+        steady: SteadyState | None,
+        options: PrecisionOptions,
+        trained: TrainedInt8 | None = None,
+    ) -> None:
+        self.base, self.steady, self.options, self.trained = base, steady, options, trained
         self.reused: list[str] = []
         self._ranges: dict[str, Mapping[str, float]] = {}
 
@@ -65,8 +75,7 @@ class Lowering:
             made = {role: self._quantized(role, knobs.precision, keep_high) for role in graphs}
             graphs = {role: entry.model for role, entry in made.items()}
             notes["lower_precision"] = layer_counts(made)
-            assert self.steady is not None
-            calibration = self.steady.record(self.options.method if knobs.precision == "int8" else "autocast")
+            calibration = self._record(knobs.precision)
         if knobs.state_dtype != "fp32":
             # Without calibration the parity check still sees states that float16 cannot hold.
             feeds = {role: self.steady.feeds(role) if self.steady is not None else () for role in graphs}
@@ -74,11 +83,13 @@ class Lowering:
         return replace(self.base, knobs=knobs, graphs=graphs, notes=notes, calibration=calibration)
 
     def _quantized(self, role: str, precision: str, keep_high: Collection[str]) -> Quantized:
-        assert self.steady is not None
         graph = self.base.graphs[role]
+        whole = layer_weights(self.base.graphs[self.base.first])
+        if precision == "int8" and self.trained is not None:
+            return quantize_as_trained(graph, self.trained.ranges, keep_high=keep_high, whole_weights=whole)
+        assert self.steady is not None
         if precision == "fp16":
             return half_graph(graph, self.steady.feeds(role), keep_high=keep_high)
-        whole = layer_weights(self.base.graphs[self.base.first])
         made = quantize_graph(
             graph,
             self.steady.feeds(role),
@@ -89,6 +100,12 @@ class Lowering:
         )
         self._remember(role, made.ranges)
         return made
+
+    def _record(self, precision: str) -> Calibration:
+        if precision == "int8" and self.trained is not None:
+            return self.trained.calibration
+        assert self.steady is not None
+        return self.steady.record(self.options.method if precision == "int8" else "autocast")
 
     def _known_ranges(self, role: str) -> Mapping[str, float]:
         if role not in self._ranges and self.options.cache is not None:

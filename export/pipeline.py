@@ -147,7 +147,9 @@ def _made(
                 continue
             if lower is None:
                 steady = SteadyState(base, calibration, on_frame=progress.advance) if calibration is not None else None
-                lower = LowerVariants(Lowering(base, steady, options.precision), data, options.threads, progress)
+                lower = LowerVariants(
+                    Lowering(base, steady, options.precision, source.facts.int8), data, options.threads, progress
+                )
             yield _Made(request, *lower.made(request.knobs))
 
 
@@ -158,6 +160,12 @@ def _with_programs(made: _Made, formats: Sequence[str], progress: Progress) -> _
     return replace(made, variant=with_programs(made.variant, formats))
 
 
+def is_calibrated(request: Request) -> bool:
+    """Whether it takes calibration to export `request`: a lower precision, but none that the network was trained for."""
+    precision = request.knobs.precision
+    return precision == "fp16" or (precision == "int8" and request.source.facts.int8 is None)
+
+
 def _check_precisions(
     requests: Sequence[Request], calibration: CalibrationSource | None, options: ExportOptions
 ) -> None:
@@ -165,7 +173,7 @@ def _check_precisions(
     InputError: INT8 without anything to calibrate on, or options about precision that exclude each other.
     """
     for request in requests:
-        if request.knobs.precision != "fp32" and calibration is None:
+        if is_calibrated(request) and calibration is None:
             raise InputError(
                 f"--precision {request.knobs.precision} needs video to calibrate on | give it with --calib"
             )

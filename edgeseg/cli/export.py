@@ -159,10 +159,9 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
         data = EvaluationData.open(open_dataset(options["data"]), options["split"])
     sources = _sources(network, options, data)
     requests = plan_grid(sources, grid, sweep=options["sweep"])
+    calibration = calibration_source(options, requests, data)
     with ExportProgress() as progress:
-        bundle = export_bundle(
-            requests, out, data=data, calibration=calibration_source(options, data), options=choices, progress=progress
-        )
+        bundle = export_bundle(requests, out, data=data, calibration=calibration, options=choices, progress=progress)
     if as_json:
         click.echo(json.dumps({"bundle": str(out), "configurations": [_row(entry) for entry in bundle.configurations]}))
     else:

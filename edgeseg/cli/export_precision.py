@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from edgeseg.export.calibration_frames import CalibrationSource
     from edgeseg.export.evaluation_data import EvaluationData
     from edgeseg.export.lower_precision import PrecisionOptions
+    from edgeseg.export.sweep import Request
 
 _CALIBRATION = ("calib", "calib_split", "calib_images", "calib_method", "calib_cache")
 
@@ -44,15 +45,25 @@ def precision_options(options: dict[str, Any]) -> "PrecisionOptions":
     )
 
 
-def calibration_source(options: dict[str, Any], data: "EvaluationData | None") -> "CalibrationSource | None":
+def calibration_source(
+    options: dict[str, Any], requests: "Sequence[Request]", data: "EvaluationData | None"
+) -> "CalibrationSource | None":
     """What to calibrate on; None when nothing is to be calibrated.
 
     Raises:
-        InputError: as `open_calibration`.
+        InputError: as `open_calibration`, or options about calibration although the network was trained for INT8.
     """
+    from edgeseg.errors import InputError
     from edgeseg.export.calibration_frames import IMAGES, open_calibration
+    from edgeseg.export.pipeline import is_calibrated
 
-    if not set(listed(options["precisions"])) - {"fp32"}:
+    if not any(map(is_calibrated, requests)):
+        given = ["--" + name.replace("_", "-") for name in _CALIBRATION if options[name] is not None]
+        if given:
+            raise InputError(
+                f"{given[0]} is for ranges that are to be measured, and {requests[0].source.facts.origin} was trained "
+                f"for INT8 with its own | leave {given[0]} out"
+            )
         return None
     images = options["calib_images"]
     return open_calibration(
