@@ -7,6 +7,7 @@ import onnxruntime
 
 from edgeseg.export.graph_edit import with_outputs
 from edgeseg.export.variant import Variant
+from edgeseg.runtime.backends.int8_products import keep_products_exact
 
 
 class GraphRunner:
@@ -21,6 +22,7 @@ class GraphRunner:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
+        keep_products_exact(options)
         self._sessions = {
             role: onnxruntime.InferenceSession(
                 with_outputs(graph, watched).SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -17,6 +17,7 @@ from edgeseg.bundle import BundleConfiguration
 from edgeseg.errors import ArtifactError, DeviceError
 from edgeseg.runtime.backends.base import Runner
 from edgeseg.runtime.backends.graph_contract import IMAGE, LABELS, GraphContract, GraphTensors, Tensor
+from edgeseg.runtime.backends.int8_products import keep_products_exact
 from edgeseg.runtime.state import Slot, StepPlan
 
 _DTYPES = {
@@ -101,6 +102,7 @@ class OnnxRuntimeRunner(Runner):
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        keep_products_exact(options)
         try:
             return ort.InferenceSession(str(path), options, providers=self._providers(role))
         except Exception as error:  # see infer_impl
