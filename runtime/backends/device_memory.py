@@ -160,7 +160,7 @@ class CudaPythonMemory(DeviceMemory):
 
     def __init__(self, index: int) -> None:
         super().__init__(index)
-        self._driver = importlib.import_module("cuda.bindings.driver")
+        self._call = _DriverCalls(index)
         self._call("cuInit", 0)
         self._context = _PrimaryContext(self._call, index)
         self._allocated: set[int] = set()
@@ -216,7 +216,7 @@ class CudaPythonMemory(DeviceMemory):
 
     def begin_capture(self) -> None:
         # Thread-local: what other threads do meanwhile neither fails nor spoils the recording.
-        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        mode = self._call.module.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self._stream, mode)
 
     def end_capture(self) -> Any:
@@ -241,20 +241,28 @@ class CudaPythonMemory(DeviceMemory):
                 self.free(address)
             self._call("cuStreamDestroy", self._stream)
 
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """What a driver function gives beside its error code: nothing, or one value."""
-        code, *values = getattr(self._driver, name)(*arguments)
+
+class _DriverCalls:
+    """Calls functions of `cuda.bindings.driver`."""
+
+    def __init__(self, index: int) -> None:
+        self.module = importlib.import_module("cuda.bindings.driver")
+        self._index = index
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """What a function gives beside its error code: nothing, or one value."""
+        code, *values = getattr(self.module, name)(*arguments)
         if int(code):
-            named = self._driver.cuGetErrorName(code)[1]
+            named = self.module.cuGetErrorName(code)[1]
             reason = named.decode() if isinstance(named, bytes) else str(named)
-            raise _failed(name, self.index, reason, arguments[0] if name in ("cuMemAlloc", "cuMemHostAlloc") else None)
+            raise _failed(name, self._index, reason, arguments[0] if name in ("cuMemAlloc", "cuMemHostAlloc") else None)
         return values[0] if values else None
 
 
 class _PrimaryContext:
     """Keeps a GPU's primary context alive as long as somebody holds this."""
 
-    def __init__(self, call: Callable[..., Any], index: int) -> None:
+    def __init__(self, call: _DriverCalls, index: int) -> None:
         self._call = call
         self._device = call("cuDeviceGet", index)
         self.handle = call("cuDevicePrimaryCtxRetain", self._device)
@@ -268,7 +276,7 @@ class _PrimaryContext:
 class _PageLocked:
     """Owns page-locked memory; an array made of it keeps it, and with it the context that the memory belongs to."""
 
-    def __init__(self, call: Callable[..., Any], context: _PrimaryContext, shape: tuple[int, ...], flags: int) -> None:
+    def __init__(self, call: _DriverCalls, context: _PrimaryContext, shape: tuple[int, ...], flags: int) -> None:
         self._call, self._context = call, context
         self.address = int(call("cuMemHostAlloc", prod(shape), flags))
         self.__array_interface__ = {"version": 3, "shape": shape, "typestr": "|u1", "data": (self.address, False)}
@@ -288,7 +296,7 @@ class _PageLocked:
 class _Event:
     """Owns an event of the driver."""
 
-    def __init__(self, call: Callable[..., Any], context: _PrimaryContext) -> None:
+    def __init__(self, call: _DriverCalls, context: _PrimaryContext) -> None:
         self._call, self._context = call, context
         self.handle = call("cuEventCreate", 0)
 

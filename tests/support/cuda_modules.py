@@ -97,16 +97,20 @@ def pycuda(gpu: SimulatedGpu) -> list[ModuleType]:
 
         return call
 
+    pushed: list[Any] = []
+
     class Context:
         def __init__(self) -> None:
             _retain(gpu)
 
         def push(self) -> None:
             guarded(gpu.push)()
+            pushed.append(self)
 
         @staticmethod
         def pop() -> None:
             guarded(gpu.pop)()
+            pushed.pop()
 
         def __del__(self) -> None:
             gpu.contexts -= 1
@@ -154,6 +158,7 @@ def pycuda(gpu: SimulatedGpu) -> list[ModuleType]:
 
     class PagelockedHostAllocation:
         def __init__(self, shape: tuple[int, ...], mapped: bool) -> None:
+            self._context = pushed[-1]
             self._memory = guarded(gpu.host_alloc)(int(np.prod(shape)), mapped=mapped)
             self._address = self._memory.ctypes.data
             self.__array_interface__ = {"version": 3, "shape": shape, "typestr": "|u1", "data": (self._address, False)}

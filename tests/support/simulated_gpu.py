@@ -91,6 +91,11 @@ class SimulatedGpu:
             {"contexts": self.contexts} if self.contexts else {}
         )
 
+    @property
+    def device_bytes(self) -> int:
+        """Device memory that is allocated."""
+        return sum(len(raw) - 256 for raw in self._device.values())
+
     def push(self) -> None:
         self._check_alive()
         self._thread.depth = getattr(self._thread, "depth", 0) + 1
@@ -102,7 +107,7 @@ class SimulatedGpu:
 
     def alloc(self, size_bytes: int) -> int:
         self._check(INVALID_VALUE if size_bytes <= 0 else None, allocates=True)
-        if sum(len(raw) for raw in self._device.values()) + size_bytes > self.memory_bytes:
+        if self.device_bytes + size_bytes > self.memory_bytes:
             raise CudaFault(OUT_OF_MEMORY)
         raw = np.full(size_bytes + 256, GARBAGE, np.uint8)
         address = -(-raw.ctypes.data // 256) * 256
