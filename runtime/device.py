@@ -18,7 +18,17 @@ from edgeseg.runtime.session import usable_cores
 
 PROFILES_FOLDER = Path("profiles")
 """Where profiles are stored unless told otherwise, in the current folder."""
-_PACKAGES = ("edgeseg", "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "opencv-python")
+_PACKAGES = (
+    "edgeseg",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "opencv-python-headless",
+    "opencv-python",
+    "tensorrt",
+    "cuda-bindings",
+    "pycuda",
+)
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "asimddp", "asimdhp", "i8mm")
 
 

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from edgeseg.bundle import BundleConfiguration
+    from edgeseg.device_profile import DeviceProfile
     from edgeseg.models.complexity import Complexity
     from edgeseg.training.checkpoint import CheckpointMeta
 
@@ -129,13 +130,16 @@ def _profile_facts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         + (", exhaustive" if profile.exhaustive else ""),
         "frames": f"{size[0]} x {size[1]}" if size else "each configuration's own size",
         "command": profile.command_line,
+        **_board_rows(profile),
     }
+    tells_energy = any(entry.energy_mj is not None for entry in profile.entries)
     rows = [
         {
             "configuration": entry.name + (f" {entry.compensation.name}" if entry.compensation.moves else ""),
             "p50 ms": f"{entry.percentile_ms(50):.1f}",
             "p90 ms": f"{entry.percentile_ms(90):.1f}",
             "p99 ms": f"{entry.percentile_ms(99):.1f}",
+            **({"mJ": "" if entry.energy_mj is None else f"{entry.energy_mj:.0f}"} if tells_energy else {}),
             "samples": str(len(entry.samples_ms)),
             "stable": "yes" if entry.stable else "no",
             "left early": "yes" if entry.skipped else "",
@@ -143,6 +147,22 @@ def _profile_facts(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         for entry in profile.entries
     ]
     return facts, rows
+
+
+def _board_rows(profile: "DeviceProfile") -> dict[str, str]:
+    """Power mode, heat and power of a board that tells them, and why the profile is invalid, if it is."""
+    board, mode = profile.facts.get("board", {}), profile.facts.get("power_mode")
+    seen = [] if mode is None else [f"power mode {mode['name']}"]
+    if "hottest_c" in board:
+        seen.append(f"at most {board['hottest_c']:.0f} C")
+    if "mean_power_mw" in board:
+        seen.append(f"{board['mean_power_mw'] / 1e3:.1f} W in the mean")
+    rows = {"board": ", ".join(seen)} if seen else {}
+    return (
+        rows
+        if profile.invalid_reason is None
+        else {**rows, "INVALID": f"its clocks were cut: {profile.invalid_reason}"}
+    )
 
 
 def _checkpoint_meta(path: Path) -> "CheckpointMeta":

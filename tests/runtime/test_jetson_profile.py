@@ -118,6 +118,13 @@ def test_profile_stores_it_and_warns(bundle, board):
     assert DeviceProfile.load("p.json").invalid_reason == REASON
 
 
+def test_info_tells_what_the_board_did(hot, tmp_path):
+    hot.save(tmp_path / "p.json")
+    text = " ".join(CliRunner().invoke(main, ["info", str(tmp_path / "p.json")]).output.split())
+    assert "power mode 15W, at most 60 C, 5.0 W in the mean" in text
+    assert f"INVALID its clocks were cut: {REASON}" in text
+
+
 def test_another_machine_has_no_facts_of_a_board(bundle):
     assert not {"power_mode", "clocks", "over_current_events"} & set(device_facts())
     profile = measured(bundle)
