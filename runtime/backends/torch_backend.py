@@ -169,9 +169,7 @@ class TorchRunner(Runner):
 
     def activate_impl(self) -> tuple[np.ndarray, np.ndarray]:
         torch = import_torch()
-        where = self.device.partition(":")[2]
-        place = torch.device("cpu" if where == "cpu" else f"cuda:{where}")
-        files = self._files()
+        place, files = self._place(torch), self._files()
         try:
             with torch.inference_mode():
                 programs = {role: self._load(torch, path, place) for role, path in files.items()}
@@ -193,7 +191,7 @@ class TorchRunner(Runner):
             self._steps.run(plan)
         except Exception as error:  # see activate_impl
             raise DeviceError(
-                f"{self.configuration.name}: program {plan.role} failed on {self.device} | {_one_line(error)}"
+                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {_one_line(error)}"
             ) from error
         self._step += 1
 
@@ -203,8 +201,12 @@ class TorchRunner(Runner):
     def deactivate_impl(self) -> None:
         self._steps = None
 
+    def _place(self, torch: Any) -> Any:
+        where = self.device.partition(":")[2]
+        return torch.device("cpu" if where == "cpu" else f"cuda:{where}")
+
     def _make_steps(self, torch: Any, programs: Mapping[str, Program], contract: GraphContract, place: Any) -> Steps:
-        if place.type == "cpu":
+        if self.device == "torch:cpu":
             return CpuSteps(torch, programs, contract, self.threads)
         return GpuSteps(torch, programs, contract, place, capture=True)
 
