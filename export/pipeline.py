@@ -161,7 +161,7 @@ def _with_programs(made: _Made, formats: Sequence[str], progress: Progress) -> _
 
 
 def is_calibrated(request: Request) -> bool:
-    """Whether it takes calibration to export `request`: a lower precision, but none that the network was trained for."""
+    """Whether it takes calibration to export `request`: a lower precision that the network was not trained for."""
     precision = request.knobs.precision
     return precision == "fp16" or (precision == "int8" and request.source.facts.int8 is None)
 
