@@ -44,6 +44,9 @@ class LatencyProfile:
     energy_mj: float | None = None
     """Mean energy of a step, in mJ of the whole board, idle power included; None where the board tells no power, or the
     steps were over before it was looked at often enough."""
+    device_ms: tuple[float, ...] = ()
+    """What the device itself counted for the step of each sample, copies included: the rest is the host's. Empty where
+    the device does not count."""
 
     @property
     def latencies_s(self) -> np.ndarray:
@@ -199,6 +202,7 @@ def _parse_entry(values: dict[str, Any]) -> LatencyProfile:
         # Profiles of format 1.0 know no compensation.
         compensation=Compensation.from_dict(values.get("compensation", {"mode": "none"})),
         flow_ms=tuple(float(sample) for sample in values.get("flow_ms", ())),
+        device_ms=tuple(float(sample) for sample in values.get("device_ms", ())),
         energy_mj=None if energy is None else float(energy),
     )
 

@@ -49,6 +49,8 @@ class _Lane:
     turns: int = 0
     warm_up_steps: int = 0
     flow_s: list[float] = field(default_factory=list)
+    device_ms: list[float] = field(default_factory=list)
+    """Of the timed steps, where the device counts."""
 
 
 class Bench:
@@ -108,7 +110,7 @@ class Bench:
                 lane.warm_up_steps += 1
         self._last = name
         lane.turns += 1
-        return [self._step(candidate, loaded, lane) for _ in range(STEPS_A_TURN)]
+        return [self._timed_step(candidate, loaded, lane) for _ in range(STEPS_A_TURN)]
 
     def flow_fault(self, name: str, is_full: bool) -> str | None:
         """Why the flow of candidate `name` cannot keep up with the camera; None when it can, or there is none.
@@ -133,12 +135,21 @@ class Bench:
             skipped=outcome.skipped,
             compensation=candidate.compensation,
             flow_ms=tuple(1e3 * value for value in lane.flow_s),
+            device_ms=tuple(lane.device_ms),
         )
 
     def _steps_to_settle(self, candidate: Candidate, lane: _Lane, loaded: _Loaded) -> int:
         """Untimed steps, so many that each turn begins with the next phase: the candidates share the phases' order."""
         phases = len(candidate.configuration.then)
         return STEPS_AFTER_A_CHANGE + (lane.turns - loaded.steps - STEPS_AFTER_A_CHANGE) % phases
+
+    def _timed_step(self, candidate: Candidate, loaded: _Loaded, lane: _Lane) -> float:
+        """Seconds of one step that counts."""
+        step_s = self._step(candidate, loaded, lane)
+        assert loaded.session is not None
+        if (device_ms := loaded.session.device_ms) is not None:
+            lane.device_ms.append(round(device_ms, 4))
+        return step_s
 
     def _step(self, candidate: Candidate, loaded: _Loaded, lane: _Lane | None) -> float:
         """Seconds of one step; a lane takes note of what came with it."""

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from edgeseg.config import FLOWS
 from edgeseg.runtime.backends.base import BACKENDS, usable_reason
+from edgeseg.runtime.backends.device_memory import memory_package, memory_problem
+from edgeseg.runtime.backends.tensorrt_library import library_problem, load_library
 from edgeseg.runtime.device import gpu_models
+from edgeseg.runtime.engine_cache import LIBRARIES
 
 _EXTRAS = {
     "torch": ("train", "training and export"),
@@ -18,6 +21,7 @@ _EXTRAS = {
 _PROVIDERS = {
     "CPUExecutionProvider": "used by device cpu",
     "CUDAExecutionProvider": "used by device cuda:0, which no GPU has verified yet",
+    "TensorrtExecutionProvider": "used by device ort-tensorrt:0, which no GPU has verified yet",
 }
 
 
@@ -32,15 +36,17 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Devices first, then execution providers, optical flows, optional packages and contradictions."""
-    return [*_devices(), *_providers(), *_flows(), *_packages(), *_contradictions()]
+    """Devices first, then execution providers, libraries of GPUs, optical flows, optional packages, contradictions."""
+    return [*_devices(), *_providers(), *_gpu_libraries(), *_flows(), *_packages(), *_contradictions()]
 
 
 def _devices() -> list[Finding]:
     findings = []
     for backend in BACKENDS.values():
         reason = usable_reason(backend.example)
-        findings.append(Finding(f"device {backend.example}", *(("unusable", reason) if reason else ("usable", backend.library))))
+        findings.append(
+            Finding(f"device {backend.example}", *(("unusable", reason) if reason else ("usable", backend.library)))
+        )
     gpus = gpu_models()
     if gpus:
         findings.append(Finding("NVIDIA driver", "usable", ", ".join(gpus)))
@@ -59,7 +65,19 @@ def _providers() -> list[Finding]:
             findings.append(Finding(name, "usable", use))
         else:
             findings.append(Finding(name, "unusable", "not in this onnxruntime: it is in the package onnxruntime-gpu"))
-    findings.append(Finding("TensorRT", "unusable", "this edgeseg has no TensorRT backend yet"))
+    return findings
+
+
+def _gpu_libraries() -> list[Finding]:
+    """What the devices tensorrt and tensorrt-rtx are made of: without a GPU they still build engines."""
+    findings = []
+    for name, title in LIBRARIES.items():
+        reason = library_problem(name)
+        found = ("unusable", reason) if reason else ("usable", f"{load_library(name).version}, for edgeseg build")
+        findings.append(Finding(title, *found))
+    reason = memory_problem()
+    detail = ("unusable", reason) if reason else ("usable", f"by {memory_package()}, for TensorRT's devices")
+    findings.append(Finding("GPU memory", *detail))
     return findings
 
 

@@ -103,6 +103,11 @@ class Session:
         height, width = self._runner.labels.shape
         return height, width
 
+    @property
+    def device_ms(self) -> float | None:
+        """Milliseconds that the device itself counted for the last step; None where it does not count."""
+        return self._runner.device_ms
+
     def step(self, frame: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Labels of the next frame of the video, as the network gives them: `compensation` is the loop's to apply.
 

@@ -207,6 +207,8 @@ def _check_can_grow(bundle: "Bundle") -> None:
 
 def _notes(profile: "DeviceProfile", *, is_size_given: bool) -> list[str]:
     """What to know about a measurement."""
+    import numpy as np
+
     notes = []
     full = [entry for entry in profile.entries if entry.skipped is None]
     if unstable := sum(not entry.stable for entry in full):
@@ -217,6 +219,10 @@ def _notes(profile: "DeviceProfile", *, is_size_given: bool) -> list[str]:
     if unmoved := profile.facts.get("unmoved"):
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(unmoved.items()))
         notes.append(f"labels of some steps stayed as they were while it was measured: {reasons}")
+    for entry in profile.entries:
+        if entry.device_ms and not entry.compensation.moves:
+            share = f"{np.median(entry.device_ms):.2f} ms of {entry.percentile_ms(50):.2f} ms"
+            notes.append(f"{entry.name}: {share} (medians) are the device's own, by its events")
     if not is_size_given and any(entry.flow_ms for entry in profile.entries):
         size = "each configuration's size"
         if profile.frame_size_hw is not None:

@@ -6,6 +6,7 @@ be activated on one thread and stepped on another. Neither imports torch.
 """
 
 import importlib
+import importlib.metadata
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -413,7 +414,16 @@ MEMORIES: dict[str, type[DeviceMemory]] = {"cuda.bindings": CudaPythonMemory, "p
 
 def memory_problem() -> str | None:
     """Why no package for device memory can be used, as one clause; None when one can."""
-    return None if _installed() is not None else NEITHER
+    module = _installed()
+    if module is None:
+        return NEITHER
+    return _too_new() if MEMORIES[module] is CudaPythonMemory else None
+
+
+def memory_package() -> str | None:
+    """Name of the package that `open_memory` uses; None when there is none."""
+    module = _installed()
+    return None if module is None else MEMORIES[module].package
 
 
 def open_memory(index: int) -> DeviceMemory:
@@ -441,6 +451,21 @@ def _installed() -> str | None:
         except ImportError:
             continue
     return None
+
+
+def _too_new() -> str | None:
+    """Why cuda-python does not go with the driver: a newer one calls functions that an older driver has not."""
+    try:
+        version = importlib.metadata.version("cuda-bindings")
+        major, _ = cuda_driver.cuda_version()
+    except (importlib.metadata.PackageNotFoundError, DeviceError):
+        return None
+    if int(version.partition(".")[0]) <= major:
+        return None
+    return (
+        f"the NVIDIA driver is too old for cuda-python {version}, it supports CUDA {major}: update the driver, "
+        f"or pip install 'cuda-python<{major + 1}'"
+    )
 
 
 def _failed(call: str, index: int, reason: str, size_bytes: int | None) -> DeviceError:

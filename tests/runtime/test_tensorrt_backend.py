@@ -1,13 +1,17 @@
 """What is TensorRT's own: copies per step, CUDA graphs, engines that are refused, and what is missing where."""
 
+import importlib.metadata
 import logging
 import sys
 from types import ModuleType
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgeseg.bundle import Bundle
+from edgeseg.cli import main
+from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, DeviceError
 from edgeseg.runtime.backends import cuda_driver
 from edgeseg.runtime.backends.base import open_runner, usable_reason
@@ -98,6 +102,20 @@ def test_the_device_counts_the_milliseconds_of_a_step(simulated, bundle):
         runner.infer()
         # Between the two events: copy, engine, copy and the second event, a quarter of a millisecond each.
         assert runner.device_ms == 1.0
+
+
+def test_a_profile_holds_what_the_device_counted_beside_each_sample(simulated, bundle, tmp_path):
+    for configuration in bundle.configurations:
+        for role in configuration.graphs:
+            simulated.store_engine(bundle, configuration, role)
+    path = tmp_path / "profile.json"
+    line = f"profile {bundle.root} --device tensorrt:0 --fps 15 --samples 5 --threads 1 --exhaustive --out {path}"
+    result = CliRunner().invoke(main, [*line.split(), "--compensation", "none"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    profile = DeviceProfile.load(path)
+    assert [len(entry.device_ms) for entry in profile.entries] == [len(entry.samples_ms) for entry in profile.entries]
+    assert {sample for entry in profile.entries for sample in entry.device_ms} == {1.0}
+    assert "plain_32x48: 1.00 ms of" in result.stdout
 
 
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.1"])
@@ -219,6 +237,13 @@ def test_the_device_is_usable_with_either_package(monkeypatch, package):
 def test_the_device_is_not_usable_without_a_package_for_memory(monkeypatch, simulated):
     cuda_modules.install(monkeypatch, simulated.gpu, None)
     assert "neither cuda-python nor pycuda is installed" in str(usable_reason("tensorrt:0"))
+
+
+def test_the_device_is_not_usable_when_cuda_python_is_newer_than_the_driver(monkeypatch, simulated):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: {"cuda-bindings": "13.5.0"}[package])
+    reason = str(usable_reason("tensorrt:0"))
+    assert "too old for cuda-python 13.5.0, it supports CUDA 12" in reason
+    assert "pip install 'cuda-python<13'" in reason
 
 
 def test_the_device_is_not_usable_without_tensorrt(monkeypatch, simulated):
