@@ -18,7 +18,7 @@ from edgeseg.runtime.backends.onnxruntime_gpu_backend import CudaRunner, OrtTens
 from edgeseg.runtime.session import Session, load
 from support.backends import SimulatedTensorrt, Subject, real, simulated_gpu_provider
 from support.simulated_gpu import SimulatedGpu
-from support.torch_programs import TorchSubject, simulated_torch_gpu
+from support.torch_graphs import simulated_torch_gpu
 
 PLAIN, PHASES, FRAMES = "plain_32x48", "phases_32x48_rho0-concat", "frames_32x48"
 MASKED = [f"{name}_32x48_rho0-concat" for name in ("masked", "masked16", "masked8")]

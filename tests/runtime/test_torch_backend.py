@@ -9,37 +9,43 @@ import onnx
 import pytest
 import torch
 
+from edgeseg.bundle import Bundle
 from edgeseg.errors import ArtifactError, DeviceError, MissingPackageError
 from edgeseg.runtime.backends import torch_backend, torch_library
 from edgeseg.runtime.backends.base import open_runner, usable_reason
 from edgeseg.runtime.backends.torch_programs import OperatorProgram
 from edgeseg.runtime.session import Session, load
-from support.torch_programs import bundle_with_programs, simulated_torch_gpu
+from support.backends import bundle_with_programs
+from support.torch_graphs import simulated_torch_gpu
 
-PHASES, FRAMES = "phases_32x48_rho0-concat", "frames_32x48"
+PLAIN, PHASES, FRAMES = "plain_32x48", "phases_32x48_rho0-concat", "frames_32x48"
+
+
+def with_programs(bundle: Bundle, name: str) -> Bundle:
+    return bundle_with_programs("torch:cpu", bundle, bundle.configuration(name))
 
 
 def test_bundle_without_programs_names_the_command(bundle):
     with pytest.raises(ArtifactError, match=r"has no programs for torch:cpu .* --format onnx,torch$"):
-        load(bundle, device="torch:cpu", configuration="plain_32x48", threads=1)
+        load(bundle, device="torch:cpu", configuration=PLAIN, threads=1)
 
 
 def test_load_refuses_a_program_with_a_changed_byte(bundle, tmp_path):
-    made = bundle_with_programs(bundle)
+    made = with_programs(bundle, PLAIN)
     own = replace(made, root=tmp_path)
     for name in made.files:
         (tmp_path / name).write_bytes(made.path(name).read_bytes())
-    path = own.path(made.configuration("plain_32x48").programs["torch"].files["step"])
+    path = own.path(made.configuration(PLAIN).programs["torch"].files["step"])
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match=f"{path.name} is damaged"):
-        load(own, device="torch:cpu", configuration="plain_32x48", threads=1)
+        load(own, device="torch:cpu", configuration=PLAIN, threads=1)
 
 
 def test_error_of_a_program_names_its_file(bundle, tmp_path):
-    made = bundle_with_programs(bundle)
-    entry = made.configuration("plain_32x48")
+    made = with_programs(bundle, PLAIN)
+    entry = made.configuration(PLAIN)
     (tmp_path / entry.programs["torch"].files["step"]).write_bytes(b"PK")
     with pytest.raises(ArtifactError, match=r"step\.torch\.pt2 is not readable as a program"):
         Session(tmp_path, entry, device="torch:cpu", threads=1)
@@ -90,8 +96,8 @@ def test_steps_use_their_threads_and_leave_the_process_its_own(monkeypatch, bund
 
     monkeypatch.setattr(OperatorProgram, "__call__", recording)
     before = torch.get_num_threads()
-    made = bundle_with_programs(bundle)
-    with load(made, device="torch:cpu", configuration="plain_32x48", threads=before + 1) as session:
+    made = with_programs(bundle, PLAIN)
+    with load(made, device="torch:cpu", configuration=PLAIN, threads=before + 1) as session:
         session.step(frame(1))
     assert seen == [before + 1]
     assert torch.get_num_threads() == before
@@ -116,7 +122,7 @@ def test_frame_that_is_a_state_stays_when_the_next_frame_is_written(tmp_path, gr
         nodes = [onnx.helper.make_node("Identity", [source], ["pixels"]), *red]
         entry.graphs[role] = graphs.model(nodes, inputs, [labels, state_out], constants)
     entry.links = tuple(link for link in entry.links if link.output == "state_0_out")
-    made = bundle_with_programs(graphs.write_bundle(tmp_path / "frames.edgeseg", [entry]))
+    made = with_programs(graphs.write_bundle(tmp_path / "frames.edgeseg", [entry]), FRAMES)
     with load(made, device="torch:cpu", configuration=FRAMES, threads=1) as session:
         assert [int(session.step(frame(value))[0, 0]) for value in (10, 11, 12, 13)] == [10, 10, 11, 12]
 
@@ -145,9 +151,9 @@ def test_loading_is_a_device_error_when_memory_runs_out(monkeypatch, bundle):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
     monkeypatch.setattr(torch_backend, "OperatorProgram", out_of_memory)
-    made = bundle_with_programs(bundle)
+    made = with_programs(bundle, PLAIN)
     with pytest.raises(DeviceError, match=r"plain_32x48 cannot be loaded on torch:cpu \| CUDA out of memory"):
-        load(made, device="torch:cpu", configuration="plain_32x48", threads=1)
+        load(made, device="torch:cpu", configuration=PLAIN, threads=1)
 
 
 @pytest.fixture
@@ -168,7 +174,7 @@ def package(monkeypatch) -> ModuleType:
 
 
 def torch_tensorrt_runner(bundle, name):
-    made = bundle_with_programs(bundle)
+    made = with_programs(bundle, name)
     entry = made.configuration(name)
     compiled = replace(entry, programs={"torch-tensorrt": entry.programs["torch"]})
     return open_runner(made.root, compiled, device="torch-tensorrt:0", threads=1)

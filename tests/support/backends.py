@@ -105,7 +105,9 @@ def real(device: str) -> Subject:
     reason = usable_reason(device)
     if reason is not None:
         pytest.skip(f"{device} is not usable here: {reason}")
-    prepare = {"tensorrt": _with_built_engines, "torch": _with_programs}.get(device.partition(":")[0].partition("-")[0])
+    prepare = {"tensorrt": _with_built_engines, "torch": bundle_with_programs}.get(
+        device.partition(":")[0].partition("-")[0]
+    )
     is_gpu = device.endswith(":0")
     return Subject(device, prepare and (lambda *entry: prepare(device, *entry)), is_gpu=is_gpu)
 
@@ -117,7 +119,7 @@ def _with_built_engines(device: str, bundle: Bundle, configuration: BundleConfig
     return bundle
 
 
-def _with_programs(device: str, bundle: Bundle, configuration: BundleConfiguration) -> Bundle:
+def bundle_with_programs(device: str, bundle: Bundle, configuration: BundleConfiguration) -> Bundle:
     """A copy of the bundle in which the configuration has programs of PyTorch too."""
     pytest.importorskip("torch", reason="programs of PyTorch are made by PyTorch")
     from edgeseg.export.torch_program import tensorrt_program, torch_program
