@@ -142,17 +142,20 @@ def evaluate_checkpoint(
     compensations: Sequence[Compensation] = (),
     on_frame: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Score a checkpoint in PyTorch, masked as it was trained. See `evaluate`.
+    """Score a checkpoint in PyTorch as it was trained: masked, and with INT8's rounding. See `evaluate`.
 
     Raises:
         InputError: its classes are not the data's, it was trained on them, or its input size is not known.
+        MissingPackageError: it was trained with INT8's rounding, and what that needs is not installed.
     """
     from edgeseg.export.source import checkpoint_source
     from edgeseg.export.sweep import Grid, plan_grid
 
     source = checkpoint_source(path)
     data.check_network(source.facts.classes, source.facts.trained_on, str(path))
-    request = plan_grid([source], Grid(sizes_hw=(size_hw,) if size_hw else ()), sweep=False)[0]
+    precision = "fp32" if source.facts.int8 is None else "int8"
+    grid = Grid(sizes_hw=(size_hw,) if size_hw else (), precisions=(precision,))
+    request = plan_grid([source], grid, sweep=False)[0]
     reference = source.reference(request.knobs)
 
     class ReferencePredictor:

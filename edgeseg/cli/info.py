@@ -225,6 +225,7 @@ def _checkpoint_facts(path: Path, meta: "CheckpointMeta", cost: "Complexity") ->
         "classes": f"{len(meta.classes)}: {', '.join(meta.classes.names)}",
         "masks": _words({key: value for key, value in meta.cwm.items() if key != "masked"}) if meta.cwm else "none",
         "token plans": _auxiliary_text(meta),
+        "int8": meta.int8.text if meta.int8 else "",
         "trained on": _words({key: value for key, value in meta.trained_on.items() if key != "before"}),
         "trained before on": "; ".join(_words(each) for each in meta.trained_on.get("before", ())),
         "scores": _words({key: value for key, value in meta.scores.items() if key != "iou"}),

@@ -10,11 +10,9 @@ Quantisers have no tensors of their own, so a checkpoint's weights are those of 
 
 import contextlib
 import io
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -132,7 +130,8 @@ class Quantisers:
         entries: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
         for name in layers:
             entries.append({"quantizer_name": f"{name}.weight_quantizer", "cfg": {"num_bits": 8, "axis": 0}})
-            entries.append({"quantizer_name": f"{name}.input_quantizer", "cfg": {"num_bits": 8}})
+            clipped = {"num_bits": 8, "pass_through_bwd": False}
+            entries.append({"quantizer_name": f"{name}.input_quantizer", "cfg": clipped})
         # It tells the number of quantisers on standard output, where only results belong.
         with contextlib.redirect_stdout(io.StringIO()):
             _modelopt().quantize(network, {"quant_cfg": entries, "algorithm": None})
@@ -148,7 +147,7 @@ class Quantisers:
             Layer -> largest magnitude that its input is rounded to.
 
         Raises:
-            InputError: a layer saw nothing, or what is not a number.
+            InputError: a layer saw what is not a number.
         """
         for name in self.layers:
             quantiser = self._of_input(name)
@@ -157,10 +156,15 @@ class Quantisers:
             quantiser.enable_calib()
             self._of_weight(name).disable_quant()
         training = self.network.training
-        with torch.no_grad():
-            self.network.eval()
-            run()
-        self.network.train(training)
+        hooks = [self.network.get_submodule(name).register_forward_pre_hook(_refuse(name)) for name in self.layers]
+        try:
+            with torch.no_grad():
+                self.network.eval()
+                run()
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self.network.train(training)
         ranges = {name: self._found(name, method) for name in self.layers}
         for name in self.layers:
             quantiser = self._of_input(name)
@@ -171,19 +175,10 @@ class Quantisers:
         return ranges
 
     def _found(self, name: str, method: str) -> float:
-        by = {"max": {}, "entropy": {"method": "entropy"}, "percentile": {"method": method, "percentile": PERCENTILE}}
-        try:
-            found = self._of_input(name)._calibrator.compute_amax(**by[method])
-            value = math.nan if found is None else float(found)
-        except (ValueError, RuntimeError):
-            value = math.nan
-        if not math.isfinite(value):
-            raise InputError(
-                f"calibration found no range for {name} | its input is not a number somewhere | start from another "
-                "checkpoint, and look at the data"
-            )
-        # Where the input is always 0 any range gives the same.
-        return value or 1.0
+        by = {"max": {}, "entropy": {"method": method}, "percentile": {"method": method, "percentile": PERCENTILE}}
+        found = self._of_input(name)._calibrator.compute_amax(**by[method])
+        # Where the input is always 0, or never comes, any range gives the same.
+        return 1.0 if found is None else float(found) or 1.0
 
     def set_ranges(self, ranges: Mapping[str, float]) -> None:
         """Set the ranges that `calibrate` found before.
@@ -207,6 +202,19 @@ class Quantisers:
         return self.network.get_submodule(f"{name}.weight_quantizer")
 
 
+def _refuse(name: str) -> Callable[..., None]:
+    """A hook of layer `name` that refuses what is not a number."""
+
+    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not torch.isfinite(inputs[0]).all():
+            raise InputError(
+                f"calibration found no range for {name} | its input has NaN or infinite values | start from another "
+                "checkpoint, and look at the data"
+            )
+
+    return hook
+
+
 def quantised_network(network: nn.Module, ranges: Mapping[str, float]) -> nn.Module:
     """`network` itself, with quantisers of these ranges in it, in evaluation mode.
 
@@ -218,13 +226,13 @@ def quantised_network(network: nn.Module, ranges: Mapping[str, float]) -> nn.Mod
     return network.eval()
 
 
-@lru_cache(maxsize=1)
 def _modelopt() -> ModuleType:
     """ModelOpt's quantisation module, which knows masked convolutions."""
     with warnings.catch_warnings():
         # It warns of versions of libraries that it is not used with here.
         warnings.simplefilter("ignore")
         mtq = require("modelopt.torch.quantization", extra="quant")
-    quantised = type("QuantCwmConv2d", (mtq.nn.QuantLinearConvBase,), {"__doc__": "A masked convolution, quantised."})
-    mtq.register(CwmConv2d, quantised)
+    if CwmConv2d not in mtq.nn.QuantModuleRegistry:
+        quantised = type("QuantCwmConv2d", (mtq.nn.QuantLinearConvBase,), {"__doc__": "A masked one, quantised."})
+        mtq.register(CwmConv2d, quantised)
     return mtq
