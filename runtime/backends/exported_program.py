@@ -34,7 +34,7 @@ DTYPES = {
 }
 """ScalarType of the schema -> numpy's name."""
 _STRIDED = 7
-_PLAIN = frozenset(("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string"))
+_PLAIN = frozenset(("as_int", "as_ints", "as_bool", "as_bools", "as_string"))
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,9 @@ def _argument(argument: Mapping[str, Any]) -> Any:
     ((kind, content),) = argument.items()
     if kind in _PLAIN:
         return content
+    if kind in ("as_float", "as_floats"):
+        # JSON has no infinity: it is a text then.
+        return float(content) if kind == "as_float" else [float(each) for each in content]
     if kind == "as_none":
         return None
     if kind == "as_tensor":
