@@ -38,6 +38,8 @@ _FLOATS = ("fp32", "bf16", "fp16", "fp8")
 """Widest first."""
 _PRODUCTS = ("conv", "correlation", "gemm", "matrixmultiply", "matrix_multiply", "mha", "fullyconnected")
 """Parts of the names of kinds that multiply matrices or convolve."""
+_FUSED_PRODUCT = re.compile(r"^_.*(Fc|Corr|gemm|mha)")
+"""Names that the library makes up for kernels that multiply and do more: `__myl_FcAdd`, `_gemm_mha_v2`."""
 _ORDER = ("signal", "wait", "NoOp")
 """Kinds that only hold the order of streams."""
 _FIELD = re.compile(r"(?:^|, )(LayerType|Inputs|Constants|Outputs|TacticName|StreamId|EventId|Metadata): ")
@@ -65,7 +67,7 @@ class Layer:
     @property
     def is_product(self) -> bool:
         """Whether it is a convolution or a matrix product, where nearly all the arithmetic is."""
-        return _is_product(self.kind)
+        return _is_product(self.kind) or _is_fused_product(self.name)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form, read back by `from_dict`."""
@@ -130,13 +132,15 @@ def report_text(layers: Sequence[Layer]) -> str:
 def _layer(name: str, kind: str, inputs: Iterable[str], outputs: Iterable[str], metadata: str) -> Layer:
     reads, writes = (tuple(TYPES.get(each, each.lower()) for each in side) for side in (inputs, outputs))
     nodes = tuple(part.strip(_SEPARATORS).removesuffix("]") for part in metadata.split(_ONNX_NODE)[1:])
-    return Layer(name, kind, _arithmetic(kind, reads, writes), reads, writes, nodes)
+    return Layer(name, kind, _arithmetic(name, kind, reads, writes), reads, writes, nodes)
 
 
-def _arithmetic(kind: str, reads: Sequence[str], writes: Sequence[str]) -> str:
+def _arithmetic(name: str, kind: str, reads: Sequence[str], writes: Sequence[str]) -> str:
     if _is_product(kind) and reads:
+        # What follows may be added in float.
         return reads[0]
-    present = {*reads, *writes}
+    # Of INT8 and float operands the INT8 ones are made float first.
+    present = {*reads} if _is_fused_product(name) else {*reads, *writes}
     floats = [each for each in _FLOATS if each in present]
     if floats:
         return floats[0]
@@ -145,6 +149,10 @@ def _arithmetic(kind: str, reads: Sequence[str], writes: Sequence[str]) -> str:
 
 def _is_product(kind: str) -> bool:
     return any(part in kind.lower() for part in _PRODUCTS)
+
+
+def _is_fused_product(name: str) -> bool:
+    return _FUSED_PRODUCT.match(name) is not None
 
 
 def _datatype(tensor: Mapping[str, Any]) -> str:

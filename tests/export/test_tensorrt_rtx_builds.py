@@ -1,4 +1,7 @@
-"""Every kind of graph through the real TensorRT for RTX: parsed, and built into an engine. That needs no GPU."""
+"""Every kind of graph through the real TensorRT for RTX, and through the lint: what the one takes the other takes.
+
+A build needs no GPU, and its log says which layers compute in INT8 and FP16.
+"""
 
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from edgeseg.config import Configuration
+from edgeseg.export.engine_lint import lint_graph
 from edgeseg.export.foreign import Description, foreign_source
 from edgeseg.export.graph_edit import halve_weights
 from edgeseg.export.pipeline import ExportOptions, export_bundle
@@ -23,7 +27,8 @@ from edgeseg.models.token_selection import TOPK_LIMIT
 from edgeseg.models.vit import VitSize
 from edgeseg.models.vit_segmenter import build_segmenter
 from edgeseg.token_plan import TokenPlan
-from support.tensorrt_rtx import tensorrt_rtx, why_not_built
+from support.quantised_graphs import half_graph, int8_graph
+from support.tensorrt_rtx import build, rtx_target, why_not_built
 
 from .conftest import CLASSES, IMAGENET
 
@@ -33,13 +38,19 @@ SIZE_HW = (48, 64)
 @pytest.fixture(autouse=True)
 def library() -> None:
     """Skips where it is not installed, before anything is exported."""
-    tensorrt_rtx()
+    rtx_target()
 
 
 def vit_source(
-    name: str, monkeypatch: pytest.MonkeyPatch, *, layers: int = 2, auxiliary: bool = False, **options: object
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    layers: int = 2,
+    dim: int = 8,
+    auxiliary: bool = False,
+    **options: object,
 ) -> TorchSource:
-    monkeypatch.setitem(vit_segmenter.VIT_SIZES, "ti", VitSize(dim=8, heads=2, layers=layers, mlp_ratio=1))
+    monkeypatch.setitem(vit_segmenter.VIT_SIZES, "ti", VitSize(dim=dim, heads=2, layers=layers, mlp_ratio=1))
     torch.manual_seed(0)
     network = build_network(name, len(CLASSES), size_hw=list(SIZE_HW), **options)
     if auxiliary:
@@ -48,17 +59,21 @@ def vit_source(
     return TorchSource(facts, network, IMAGENET)
 
 
-def swiftnet_source(name: str = "swiftnet_r18", colour_order: str = "RGB") -> TorchSource:
+def swiftnet_source(name: str = "swiftnet_r18", colour_order: str = "RGB", width: float = 0.125) -> TorchSource:
     torch.manual_seed(0)
-    network = build_network(name, len(CLASSES), width=0.125)
+    network = build_network(name, len(CLASSES), width=width)
     facts = SourceFacts("swiftnet", "swiftnet.py", CLASSES, input_frames=network.input_frames, logits_stride=4)
     return TorchSource(facts, network, Preprocessing(IMAGENET.mean, IMAGENET.std, colour_order))
 
 
 def refusals(variant: Variant) -> dict[str, str]:
-    """Role -> what the library says, of the graphs that it does not build."""
-    said = {role: why_not_built(graph) for role, graph in variant.graphs.items()}
-    return {role: words for role, words in said.items() if words is not None}
+    """Role -> what the lint or the library says, of the graphs that are not built."""
+    said = {role: linted(graph) or why_not_built(graph) for role, graph in variant.graphs.items()}
+    return {role: words for role, words in said.items() if words}
+
+
+def linted(graph: onnx.ModelProto) -> str:
+    return "; ".join(map(str, lint_graph(graph)))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +144,9 @@ def test_pause_among_more_tokens_than_topk_takes_builds(size_hw: tuple[int, int]
 def test_topk_beyond_the_limit_does_not_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason for the two tests above."""
     monkeypatch.setattr(token_selection, "TOPK_LIMIT", 10**6)
-    assert "TopK" in refusals(large_grid((1024, 1056), "1:0.05"))["step"]
+    graph = large_grid((1024, 1056), "1:0.05").graphs["step"]
+    assert "K is 4013" in linted(graph)
+    assert "TopK" in str(why_not_built(graph))
     assert TOPK_LIMIT == 3840
 
 
@@ -151,6 +168,80 @@ def test_graph_with_half_precision_weights_builds() -> None:
     halved = halve_weights(graph)
     assert halved.ByteSize() < 0.6 * graph.ByteSize()
     assert why_not_built(halved) is None
+
+
+@pytest.mark.parametrize(
+    ("graph", "expected"),
+    [
+        (int8_graph(), {"conv0": "fp32", "conv1": "int8", "conv2": "int8"}),
+        (half_graph(), {"conv0": "fp16", "conv1": "fp16", "conv2": "fp16"}),
+    ],
+    ids=["int8", "fp16"],
+)
+def test_report_of_layers_says_which_compute_in_what(graph: onnx.ModelProto, expected: dict[str, str]) -> None:
+    layers = [layer for layer in build(graph).layers if layer.is_product]
+    assert {node: layer.arithmetic for layer in layers for node in layer.nodes if node in expected} == expected
+
+
+def random_feeds(graph: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
+    """One value of each input: a noisy image, states as after a ReLU."""
+    random, feeds = np.random.default_rng(0), {}
+    for entry in graph.graph.input:
+        shape = [side.dim_value for side in entry.type.tensor_type.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+        feeds[entry.name] = (random.random(shape) * (255 if dtype == np.uint8 else 1)).astype(dtype)
+    return [feeds]
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [("masked", "int8"), ("paused", "int8"), ("pruned", "int8"), ("masked", "fp16"), ("exited", "fp16")],
+)
+def test_lower_precision_builds_and_computes_in_it(kind: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("modelopt", reason="quantisation needs the extra quant")
+    from edgeseg.export import half_precision, quantize
+
+    lower = quantize.quantize_graph if precision == "int8" else half_precision.half_graph
+    variant = variant_of(kind, monkeypatch)
+    if kind == "masked":
+        assert set(variant.graphs) == {"init", "phase0", "phase1"}
+    for role, graph in variant.graphs.items():
+        made = lower(graph, random_feeds(graph))
+        assert linted(made.model) == "", role
+        products = [layer for layer in build(made.model).layers if layer.is_product]
+        found = {node: layer.arithmetic for layer in products for node in layer.nodes}
+        wanted = {each.name for each in made.nodes if each.reduced}
+        assert wanted <= set(found), role
+        # TensorRT for RTX 1.7 moves the split into q, k and v to before the product, into its weights, as floats.
+        others = {node for node in wanted if found[node] != precision and not (precision == "int8" and ".qkv." in node)}
+        assert others == set(), role
+
+
+def variant_of(kind: str, monkeypatch: pytest.MonkeyPatch) -> Variant:
+    """A tiny network with layers of at least 16 channels, which INT8 asks for."""
+    if kind == "masked":
+        return swiftnet_source(width=0.25).variant(Configuration("swiftnet", SIZE_HW, rho=0.0, cwm_form="concat"))
+    if kind == "pruned":
+        source, method = vit_source("segvit_ti", monkeypatch, dim=32, prune_heads="atm", prune_layers=[1]), "prune"
+    else:
+        source = vit_source("segmenter_ti", monkeypatch, dim=32, auxiliary=True, decoder="linear")
+        method = "pause" if kind == "paused" else "early-exit"
+    plan = TokenPlan.parse("1:0.4")
+    return source.variant(Configuration("vit", SIZE_HW, labels_stride=16, method=method, plan=plan))
+
+
+def test_operator_that_the_library_lacks_is_named_with_its_node() -> None:
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Det", ["x"], ["y"], name="head.det"),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.UINT8, [2, 3, 3])
+    number = helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])
+    graph = helper.make_graph(nodes, "graph", [image], [number])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    said = str(why_not_built(model))
+    assert "node head.det Det: it is not supported" in said
+    assert "run this configuration on device cpu" in said
 
 
 def foreign_file(path: Path, element: int) -> Path:

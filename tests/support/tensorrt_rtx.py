@@ -1,60 +1,34 @@
 """The real TensorRT for RTX, as far as it works without a GPU: it parses graphs and builds engines."""
 
-import importlib
-from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import onnx
 import pytest
 
+from edgeseg.errors import DeviceError
+from edgeseg.export.build_options import BuildOptions, BuildTarget
+from edgeseg.export.tensorrt_build import BuiltEngine, build_engine
+from edgeseg.runtime.backends.tensorrt_library import library_problem, load_library
 
-@lru_cache
-def tensorrt_rtx() -> ModuleType:
-    """The library, or the test is skipped."""
-    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            reason = str(error)
-    pytest.skip(f"TensorRT for RTX is not installed ({reason}): pip install 'edgeseg[tensorrt-rtx]'")
+
+def rtx_target() -> BuildTarget:
+    """The library without a GPU; the test is skipped where it is not installed."""
+    problem = library_problem("tensorrt_rtx")
+    if problem is not None:
+        pytest.skip(problem)
+    return BuildTarget("tensorrt-rtx:0", load_library("tensorrt_rtx"), None)
+
+
+def build(graph: onnx.ModelProto | Path) -> BuiltEngine:
+    """The engine of a graph, or of a file that may have its weights beside it."""
+    content = graph if isinstance(graph, Path) else graph.SerializeToString()
+    return build_engine(content, "graph", rtx_target(), BuildOptions())
 
 
 def why_not_built(graph: onnx.ModelProto | Path) -> str | None:
-    """Parse a graph, or a file that may have its weights beside it, and build its engine, strongly typed.
-
-    Returns:
-        None, or what the library says against it.
-    """
-    trt, logger = tensorrt_rtx(), _logger()
-    logger.errors.clear()
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if isinstance(graph, Path):
-        parsed = parser.parse_from_file(str(graph))
-    else:
-        parsed = parser.parse(graph.SerializeToString())
-    if not parsed:
-        return "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors)) or "not parsed"
-    if builder.build_serialized_network(network, builder.create_builder_config()) is None:
-        return "; ".join(logger.errors) or "not built"
+    """None when `build` builds it, otherwise what is said against it."""
+    try:
+        build(graph)
+    except DeviceError as error:
+        return str(error)
     return None
-
-
-@lru_cache
-def _logger() -> Any:
-    """One for the process: the library keeps the first that it is given."""
-    trt = tensorrt_rtx()
-
-    class Logger(trt.ILogger):  # type: ignore[name-defined, misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.errors.append(message)
-
-    return Logger()
