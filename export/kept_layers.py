@@ -15,13 +15,14 @@ from edgeseg.export.onnx_export import FRAME_IN, IMAGE, LABELS
 
 PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 FIRST, LAST, PAUSING, ASKED = "first layer", "last layer", "decides which tokens pause", "kept: sensitive"
+_WEIGHT = re.compile(r"(.+)\.weight(\[[\d:,]+\])*")
 _PART = re.compile(r"(\[\d+:\d+\]|\.in\d+|\.sum\d+)+$")
 
 
 def layer_name(node: onnx.NodeProto) -> str:
-    """What a node is called in all graphs of a network: `decoder.conv` for the convolution `Conv_decoder.conv[0:8]`."""
-    name = _PART.sub("", node.name)
-    return name.removeprefix("Conv_") if name != node.name or node.op_type == "Conv" else name
+    """What a node is called in all graphs of a network: `decoder.conv` for each part of it that a phase computes."""
+    weight = _WEIGHT.fullmatch(node.input[1]) if len(node.input) > 1 else None
+    return weight[1] if weight and node.op_type in PRODUCTS else _PART.sub("", node.name)
 
 
 def kept_nodes(model: onnx.ModelProto, asked: Collection[str] = ()) -> dict[int, str]:
@@ -37,7 +38,7 @@ def kept_nodes(model: onnx.ModelProto, asked: Collection[str] = ()) -> dict[int,
     makers = {name: position for position, node in enumerate(nodes) for name in node.output if name}
     kept = dict.fromkeys(_after(nodes, (IMAGE, FRAME_IN)), FIRST)
     kept |= dict.fromkeys(_before(nodes, makers, [LABELS]), LAST)
-    ranked = [node.input[0] for node in nodes if node.op_type == "TopK"]
+    ranked = [node.output[0] for node in nodes if node.op_type == "TopK"]
     kept |= dict.fromkeys(_before(nodes, makers, ranked), PAUSING)
     for name in asked:
         found = [position for position, node in enumerate(nodes) if name in (node.name, layer_name(node))]

@@ -97,12 +97,16 @@ def fold_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _worth_it(model: onnx.ModelProto, places: Iterable[Place]) -> set[Place]:
-    """`places` without those at nodes that compute in float whatever they read."""
-    return {
-        (position, number)
-        for position, number in places
-        if model.graph.node[position].op_type not in ("LayerNormalization", "BatchNormalization")
+    """`places` without those at layer norms, which engines compute in float whatever they read, and at convolutions
+    whose weight is computed in the graph, which engines do not take as INT8."""
+    weights = {entry.name for entry in model.graph.initializer}
+    left = {
+        position
+        for position, node in enumerate(model.graph.node)
+        if node.op_type == "LayerNormalization"
+        or (node.op_type in ("Conv", "ConvTranspose") and node.input[1] not in weights)
     }
+    return {place for place in places if place[0] not in left}
 
 
 def _joined_alike(model: onnx.ModelProto, places: Iterable[Place], ranges: Mapping[str, float]) -> dict[str, float]:
