@@ -61,8 +61,8 @@ BOOLS = MAP > 0
 CASES = [
     *(case(name, MAP, OTHER) for name in ("Add", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
                                           "Max", "Min", "Mul", "Sub", "Sum")),
-    *(case(name, MAP) for name in ("Erf", "Exp", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
-                                   "LogSoftmax", "Neg", "Relu", "Sigmoid", "Softmax", "Tanh")),
+    *(case(name, MAP) for name in ("Erf", "Exp", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity",
+                                   "LeakyRelu", "LogSoftmax", "Neg", "Relu", "Sigmoid", "Softmax", "Tanh")),
     *(case(name, POSITIVE) for name in ("Log", "Sqrt")),
     *(case(name, BOOLS, OTHER > 0) for name in ("And", "Or")),
     case("Not", BOOLS),
