@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.bundle import BundleConfiguration
+from edgeseg.classes import file_name_safe
 from edgeseg.errors import DeviceError
 from edgeseg.runtime.backends import cuda_driver
 from edgeseg.runtime.backends.base import Runner
 from edgeseg.runtime.backends.device_memory import memory_problem, open_memory
 from edgeseg.runtime.backends.graph_contract import GraphContract
+from edgeseg.runtime.backends.kernel_cache import KernelCache
 from edgeseg.runtime.backends.tensorrt_library import library_problem, load_library
 from edgeseg.runtime.backends.tensorrt_steps import EngineSteps
-from edgeseg.runtime.engine_cache import DEVICE_FAMILIES, EngineHost, find_engine
+from edgeseg.runtime.engine_cache import DEVICE_FAMILIES, EngineHost, engine_folder, find_engine
 
 
 class TensorrtRunner(Runner):
@@ -46,13 +48,19 @@ class TensorrtRunner(Runner):
         host = EngineHost(self.device, library.name, library.version, gpu.compute_capability, gpu.name)
         # All are looked up before any is loaded: a missing one is told at once.
         records = {role: find_engine(self.root, self.configuration, role, host) for role in self.configuration.graphs}
-        self._steps = steps = EngineSteps(library, open_memory(gpu.index), self.configuration.name)
+        name = self.configuration.name
+        kernels = self._kernels(f"{name}.{library.name}-{library.version}-{gpu.name}.kernels")
+        self._steps = steps = EngineSteps(library, open_memory(gpu.index), name, kernels)
         tensors = steps.load({role: record.read() for role, record in records.items()})
         contract = GraphContract(self.configuration, tensors)
         image, labels = steps.prepare(contract, mapped=gpu.is_integrated)
         self._plan = contract.plan
         self._step = 0
         return image[0], labels[0]
+
+    def _kernels(self, file: str) -> KernelCache | None:
+        """Where kernels are kept that the library compiles at load: TensorRT has them in its engines."""
+        return None
 
     def infer_impl(self) -> None:
         assert self._steps is not None
@@ -83,6 +91,9 @@ class TensorrtRtxRunner(TensorrtRunner):
     @staticmethod
     def usable(device: str) -> str | None:
         return _problem(device, TensorrtRtxRunner.family)
+
+    def _kernels(self, file: str) -> KernelCache | None:
+        return KernelCache(engine_folder(self.root) / file_name_safe(file))
 
 
 def _problem(device: str, family: str) -> str | None:

@@ -17,6 +17,7 @@ import numpy as np
 from edgeseg.errors import DeviceError
 from edgeseg.runtime.backends.device_memory import ALIGNMENT, DeviceMemory
 from edgeseg.runtime.backends.graph_contract import IMAGE, LABELS, GraphContract, GraphTensors, Tensor
+from edgeseg.runtime.backends.kernel_cache import KernelCache
 from edgeseg.runtime.backends.tensorrt_library import TensorrtLibrary
 from edgeseg.runtime.state import StepPlan
 
@@ -51,10 +52,13 @@ class EngineSteps:
         library: whose engines they are.
         memory: of the GPU; closed by `close`.
         what: name of the configuration, for messages.
+        kernels: where the library keeps what it compiles; None for a library that compiles nothing.
     """
 
-    def __init__(self, library: TensorrtLibrary, memory: DeviceMemory, what: str) -> None:
-        self._library, self._memory, self._what = library, memory, what
+    def __init__(
+        self, library: TensorrtLibrary, memory: DeviceMemory, what: str, kernels: KernelCache | None = None
+    ) -> None:
+        self._library, self._memory, self._what, self._kernels = library, memory, what, kernels
         self._runtime: Any = None
         self._engines: dict[str, Any] = {}
         self._steps: dict[StepPlan, _Step] = {}
@@ -98,6 +102,8 @@ class EngineSteps:
             self._make_steps(contract)
             self._events = self._memory.event(), self._memory.event()
             self._warm_up()
+            if self._kernels is not None:
+                self._kernels.save()
         return self._frame.array, self._result.array
 
     def run(self, plan: StepPlan) -> None:
@@ -127,7 +133,7 @@ class EngineSteps:
         with suppress(DeviceError), self._memory.current():
             self._steps.clear()
             self._engines.clear()
-            self._events, self._runtime = (), None
+            self._events, self._runtime, self._kernels = (), None, None
         with suppress(DeviceError):
             self._memory.close()
 
@@ -161,9 +167,9 @@ class EngineSteps:
         if scratch_bytes is None:
             context = engine.create_execution_context()
         else:
-            context = engine.create_execution_context(
-                self._library.module.ExecutionContextAllocationStrategy.USER_MANAGED
-            )
+            strategy = self._library.module.ExecutionContextAllocationStrategy.USER_MANAGED
+            how = strategy if self._kernels is None else self._kernels.config(engine, strategy)
+            context = engine.create_execution_context(how)
         if context is None:
             raise DeviceError(f"{self._what} ({role}) gets no execution context | {self._library.why()}")
         if scratch_bytes is not None:

@@ -118,6 +118,45 @@ def test_a_profile_holds_what_the_device_counted_beside_each_sample(simulated, b
     assert "plain_32x48: 1.00 ms of" in result.stdout
 
 
+@pytest.fixture
+def rtx(monkeypatch: pytest.MonkeyPatch) -> SimulatedTensorrt:
+    """TensorRT for RTX 1.7."""
+    return SimulatedTensorrt(monkeypatch, "tensorrt_rtx", "1.7.1.116", "cuda-python")
+
+
+def test_rtx_compiles_kernels_once_and_keeps_them_beside_the_bundle(rtx, own_bundle):
+    rtx.load(own_bundle, PLAIN).close()
+    assert len(rtx.compiled) == 1
+    (kept,) = own_bundle.root.with_name("own.engines").glob("*.kernels")
+    assert kept.name == "plain_32x48.tensorrt_rtx-1.7.1.116-Simulated-GPU.kernels"
+    written = kept.stat().st_mtime_ns
+    rtx.load(own_bundle, PLAIN).close()
+    assert len(rtx.compiled) == 1
+    assert kept.stat().st_mtime_ns == written
+    assert rtx.gpu.held == {}
+
+
+def test_rtx_compiles_kernels_again_when_those_kept_are_damaged(rtx, own_bundle):
+    rtx.load(own_bundle, PLAIN).close()
+    (kept,) = own_bundle.root.with_name("own.engines").glob("*.kernels")
+    content = kept.read_bytes()
+    kept.write_bytes(b"\x00" + content)
+    rtx.load(own_bundle, PLAIN).close()
+    assert len(rtx.compiled) == 2
+    assert kept.read_bytes() == content
+
+
+def test_rtx_runs_when_kernels_cannot_be_kept(rtx, own_bundle, caplog, frame):
+    caplog.set_level(logging.INFO, logger="edgeseg")
+    configuration = own_bundle.configuration(PLAIN)
+    rtx.store_engine(own_bundle, configuration, "step")
+    name = "plain_32x48.tensorrt_rtx-1.7.1.116-Simulated-GPU.kernels"
+    (own_bundle.root.with_name("own.engines") / name).mkdir()
+    with rtx.load(own_bundle, PLAIN) as session:
+        assert np.unique(session.step(frame(3))).tolist() == [0]
+    assert "kernels are compiled anew each time" in caplog.text
+
+
 @pytest.mark.parametrize("version", ["10.3.0", "11.4.1"])
 def test_contexts_share_their_scratch_memory(monkeypatch, bundle, version):
     simulated = SimulatedTensorrt(monkeypatch, "tensorrt", version, "cuda-python")
@@ -296,7 +335,7 @@ def test_the_stand_ins_have_only_the_names_of_their_version(version, removed):
 def test_the_names_of_the_stand_in_are_those_of_the_library():
     bindings = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
     stand_in = runtime_module("tensorrt_rtx", "1.7.1.116", SimulatedGpu())
-    for kind in ("Runtime", "ICudaEngine", "IExecutionContext"):
+    for kind in ("Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig", "IRuntimeCache"):
         ours = {name for name in vars(getattr(stand_in, kind)) if not name.startswith("_")}
         assert ours <= set(dir(getattr(bindings, kind)))
         assert ours

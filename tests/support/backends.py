@@ -66,7 +66,8 @@ class SimulatedTensorrt(Subject):
         self.library, self.version = library, version
         self.gpu = gpu or SimulatedGpu()
         self.faults: set[str] = set()
-        self.module: ModuleType = runtime_module(library, version, self.gpu, self.faults)
+        self.compiled: list[str] = []
+        self.module: ModuleType = runtime_module(library, version, self.gpu, self.faults, self.compiled)
         monkeypatch.setitem(sys.modules, library, self.module)
         cuda_modules.install(monkeypatch, self.gpu, package)
 

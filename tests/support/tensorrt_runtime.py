@@ -5,6 +5,7 @@ Each version has exactly the names of the API that it has (NVIDIA/TensorRT, pyth
 which ONNX Runtime runs on what lies at the addresses when the stream gets there.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from enum import Enum
@@ -68,14 +69,22 @@ def engine_of(graph: Path, library: str, version: str) -> bytes:
     return MAGIC + header + onnx.load(str(graph)).SerializeToString()
 
 
-def runtime_module(library: str, version: str, gpu: SimulatedGpu, faults: set[str] | None = None) -> ModuleType:
+def runtime_module(
+    library: str,
+    version: str,
+    gpu: SimulatedGpu,
+    faults: set[str] | None = None,
+    compiled: list[str] | None = None,
+) -> ModuleType:
     """The module `library` of that version.
 
     Args:
         faults: what goes wrong, and may be changed later: `runtime`, `context`, `address`, `execute`, `capture`.
+        compiled: gets an entry for each engine whose kernels TensorRT for RTX compiles.
     """
     numbers = tuple(int(part) for part in version.split("."))
     is_rtx, wrong = library == "tensorrt_rtx", set() if faults is None else faults
+    compiled = [] if compiled is None else compiled
     has_v2_sizes, has_v1_sizes = is_rtx or numbers >= (10, 1), not is_rtx and numbers < (11,)
 
     class IExecutionContext:
@@ -125,7 +134,7 @@ def runtime_module(library: str, version: str, gpu: SimulatedGpu, faults: set[st
             options.intra_op_num_threads = 1
             options.log_severity_level = 4
             self._session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-            self._logger = logger
+            self._logger, self._digest = logger, hashlib.sha256(content).hexdigest()
             self._inputs = {entry.name: entry for entry in self._session.get_inputs()}
             self._outputs = {entry.name: entry for entry in self._session.get_outputs()}
             self._tensors = {**self._inputs, **self._outputs}
@@ -147,12 +156,22 @@ def runtime_module(library: str, version: str, gpu: SimulatedGpu, faults: set[st
             return tuple(self._tensors[name].shape)
 
         def create_execution_context(
-            self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
+            self,
+            strategy: "ExecutionContextAllocationStrategy | IRuntimeConfig" = ExecutionContextAllocationStrategy.STATIC,
         ) -> IExecutionContext | None:
             if "context" in wrong:
                 self._error("createExecutionContext: out of memory")
                 return None
+            if isinstance(strategy, IRuntimeConfig):
+                if strategy.get_runtime_cache() is not None:
+                    strategy.get_runtime_cache()._compile(self._digest)
+                strategy = strategy.get_execution_context_allocation_strategy()
             return IExecutionContext(self, strategy)
+
+        if is_rtx:
+
+            def create_runtime_config(self) -> "IRuntimeConfig":
+                return IRuntimeConfig()
 
         if has_v2_sizes:
             device_memory_size_v2 = SCRATCH_BYTES
@@ -177,6 +196,46 @@ def runtime_module(library: str, version: str, gpu: SimulatedGpu, faults: set[st
                     view(name)[...] = result
 
             return work
+
+    class IRuntimeCache:
+        def __init__(self) -> None:
+            self._kernels: set[str] = set()
+
+        def serialize(self) -> memoryview:
+            return memoryview(json.dumps({version: sorted(self._kernels)}).encode())
+
+        def deserialize(self, blob: bytes) -> bool:
+            try:
+                self._kernels |= set(json.loads(blob)[version])
+            except (ValueError, KeyError):
+                return False
+            return True
+
+        def _compile(self, engine: str) -> None:
+            if engine not in self._kernels:
+                compiled.append(engine)
+            self._kernels.add(engine)
+
+    class IRuntimeConfig:
+        def __init__(self) -> None:
+            self._cache: IRuntimeCache | None = None
+            self._strategy = ExecutionContextAllocationStrategy.STATIC
+
+        def create_runtime_cache(self) -> IRuntimeCache:
+            return IRuntimeCache()
+
+        def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+            self._cache = cache
+            return True
+
+        def get_runtime_cache(self) -> IRuntimeCache | None:
+            return self._cache
+
+        def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+            self._strategy = strategy
+
+        def get_execution_context_allocation_strategy(self) -> ExecutionContextAllocationStrategy:
+            return self._strategy
 
     class Runtime:
         def __init__(self, logger: ILogger) -> None:
@@ -208,6 +267,8 @@ def runtime_module(library: str, version: str, gpu: SimulatedGpu, faults: set[st
         "ICudaEngine": ICudaEngine,
         "IExecutionContext": IExecutionContext,
     }
+    if is_rtx:
+        names |= {"IRuntimeCache": IRuntimeCache, "IRuntimeConfig": IRuntimeConfig}
     for name, entry in names.items():
         setattr(module, name, entry)
     return module
