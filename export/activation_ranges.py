@@ -1,10 +1,11 @@
 """Ranges of activations on calibration data, by one of three methods, in one pass over the data.
 
 The magnitudes of each tensor fill a histogram whose range doubles when a larger value comes, so that the result does
-not depend on which image comes first. (In ONNX Runtime's calibrator, which ModelOpt uses, the first image sets the
+not depend on the order of the images. (In ONNX Runtime's calibrator, which ModelOpt uses, the first image sets the
 bins: with one image its `entropy` gives what `max` gives, and with more, about the maximum of the first.)
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -34,18 +35,22 @@ class _Magnitudes:
         magnitudes = np.abs(values, dtype=np.float32).ravel()
         peak = float(magnitudes.max(initial=0))
         self.peak = max(self.peak, peak)
-        if self.top == 0:
-            # Zeros that came before lie in the lowest bin, whatever the range.
-            self.top = peak
-        if self.top == 0:
+        if self.peak == 0:
             self.counts[0] += magnitudes.size
             return
-        while peak > self.top:
+        # Zeros that came before lie in the lowest bin, whatever the range.
+        self.top = self.top or self._power_above(peak)
+        while peak >= self.top:
             merged = self.counts.reshape(-1, 2).sum(1)
             self.counts = np.concatenate((merged, np.zeros_like(merged)))
             self.top *= 2
-        places = np.minimum((magnitudes * np.float32(_BINS / self.top)).astype(np.int32), _BINS - 1)
+        places = (magnitudes * np.float32(_BINS / self.top)).astype(np.int32)
         self.counts += np.bincount(places, minlength=_BINS)
+
+    @staticmethod
+    def _power_above(peak: float) -> float:
+        """The next power of two: by these, bins merged are the bins of the wider range, exactly."""
+        return 2.0 ** math.frexp(peak)[1]
 
     def range_by(self, method: str) -> float:
         if method == "max" or self.peak == 0:
