@@ -45,18 +45,17 @@ class Member:
             ArtifactError: the file is not as long as it was any more.
         """
         yield self.head
-        sent = 0
-        if isinstance(self.content, bytes):
-            yield self.content
-            sent = len(self.content)
-        else:
-            with open(self.content, "rb") as file:
-                while chunk := file.read(1 << 18):
-                    sent += len(chunk)
-                    yield chunk
-        if sent != self.size:
-            raise ArtifactError(f"{self.content} changed while it was copied | try again when it is whole")
+        yield from [self.content] if isinstance(self.content, bytes) else self._of_file(self.content)
         yield bytes(self.padded - self.size)
+
+    def _of_file(self, path: Path) -> Iterator[bytes]:
+        sent = 0
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 18):
+                sent += len(chunk)
+                yield chunk
+        if sent != self.size:
+            raise ArtifactError(f"{path} changed while it was copied | try again when it is whole")
 
 
 def archive_size(members: Sequence[Member]) -> int:

@@ -20,7 +20,7 @@ from support.waiting import until
 REFUSING = (
     'printf "%s\\n" "$@" >~/seen; ls frames >>~/seen 2>/dev/null; echo "edgeseg: not me | ask others" >&2; exit 2'
 )
-SLOW = 'trap "rm ~/begun; exit 143" TERM; touch ~/begun; while :; do sleep 0.05; done'
+SLOW = 'trap "sleep 0.7; rm ~/begun; exit 143" TERM; touch ~/begun; while :; do sleep 0.05; done'
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,15 @@ def test_compensations_are_scored_here_and_their_tables_go_along(run, server, sc
 def test_interrupt_ends_both_sides_and_leaves_nothing(server, bundle, words, tmp_path, number, code):
     arguments = words(bundle, "--remote-command", server.command("fake", SLOW))
     child = subprocess.Popen(
-        [sys.executable, "-m", "edgeseg", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-m", "edgeseg", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     until((server.home / "begun").exists)
-    child.send_signal(number)
+    # A terminal signals the whole group, and with it an ssh that is not kept out of it.
+    os.killpg(child.pid, number)
     _, errors = child.communicate(timeout=30)
     assert child.returncode == code, errors
     assert len(errors.splitlines()) == 1
