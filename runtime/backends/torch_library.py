@@ -32,7 +32,7 @@ def import_torch_tensorrt() -> Any:
     except Exception as error:
         raise MissingPackageError(
             f"torch_tensorrt cannot be imported ({' '.join(str(error).split()):.200}) | it needs TensorRT and the "
-            "torch of its own version | install them: pip install 'edgeseg[torch-tensorrt]' tensorrt"
+            "torch of its own version | install them: pip install 'edgeseg[torch-tensorrt]'"
         ) from error
 
 
