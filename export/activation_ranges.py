@@ -21,6 +21,8 @@ PERCENTILE = 99.99
 _BINS = 2048
 _LEVELS = 128
 _STEP = 8
+_RAREST = 1e-7
+"""Share that an empty bin counts as having, into which larger values are clipped: no divergence is infinite."""
 
 
 class _Magnitudes:
@@ -152,7 +154,7 @@ def _entropy_bins(counts: np.ndarray) -> int:
 
 
 def _divergence(bins: np.ndarray, stop: int) -> float:
-    """Of the lowest `stop` bins in 128 steps from all bins clipped there; infinite where it is not defined."""
+    """Of the lowest `stop` bins in 128 steps from all bins clipped there."""
     inside = bins[:stop]
     clipped = inside.copy()
     clipped[-1] += bins[stop:].sum()
@@ -161,8 +163,8 @@ def _divergence(bins: np.ndarray, stop: int) -> float:
     totals = np.bincount(level, weights=inside, minlength=_LEVELS)
     numbers = np.bincount(level, weights=filled, minlength=_LEVELS)
     coarse = np.where(filled, (totals / np.maximum(numbers, 1))[level], 0)
-    if not inside.any() or (clipped[-1] > 0 and coarse[-1] == 0):
+    if not inside.any():
         return np.inf
     share, coarse_share = clipped / clipped.sum(), coarse / coarse.sum()
     some = share > 0
-    return float((share[some] * np.log(share[some] / coarse_share[some])).sum())
+    return float((share[some] * np.log(share[some] / np.maximum(coarse_share[some], _RAREST))).sum())
