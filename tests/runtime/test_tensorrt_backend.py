@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from edgeseg.bundle import Bundle
 from edgeseg.cli import main
 from edgeseg.device_profile import DeviceProfile
-from edgeseg.errors import ArtifactError, DeviceError
+from edgeseg.errors import ArtifactError, DeviceError, EdgesegError
 from edgeseg.runtime.backends import cuda_driver
 from edgeseg.runtime.backends.base import open_runner, usable_reason
 from edgeseg.runtime.backends.tensorrt_backend import TensorrtRunner
@@ -353,3 +353,18 @@ def test_the_names_of_the_faces_are_those_of_cuda_python():
 def test_frames_are_zeros_before_the_first_is_filled_in(simulated, bundle):
     with runner_of(simulated, bundle, PLAIN) as runner:
         assert not np.any(runner.image)
+
+
+def test_engines_that_edgeseg_build_made_are_found_on_a_gpu_that_they_are_for(monkeypatch, own_bundle):
+    bindings = pytest.importorskip("tensorrt_rtx_bindings", reason="TensorRT for RTX is not installed")
+    result = CliRunner().invoke(main, ["build", str(own_bundle.root), "--device", "tensorrt-rtx:0"])
+    assert result.exit_code == 0, result.output
+    for capability, words in {
+        # It gets as far as the library, here a stand-in that reads no real engine.
+        (8, 9): r"TensorRT for RTX .* refuses the engine of plain_32x48 \(step\)",
+        (7, 5): r"no engine of plain_32x48 \(step\) fits .*\(7\.5\)",
+    }.items():
+        gpu = SimulatedGpu("RTX", capability)
+        SimulatedTensorrt(monkeypatch, "tensorrt_rtx", bindings.__version__, "cuda-python", gpu)
+        with pytest.raises(EdgesegError, match=words):
+            load(own_bundle, device="tensorrt-rtx:0", configuration=PLAIN)
