@@ -120,7 +120,8 @@ def _print(bundle: "Bundle", rows: "Sequence[EngineRow]") -> None:
         ]
     )
     click.echo("int8, fp16, fp32: convolutions and matrix products that compute in it")
-    click.echo(f"{engine_folder(bundle.root)}: {len(rows)} engines for {rows[0].record.key.built_for}")
+    count = f"{len(rows)} engine{'' if len(rows) == 1 else 's'}"
+    click.echo(f"{engine_folder(bundle.root)}: {count} for {rows[0].record.key.built_for}")
 
 
 def _write_report(path: Path, rows: "Sequence[EngineRow]") -> None:
