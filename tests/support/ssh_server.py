@@ -35,6 +35,7 @@ class LoopbackServer:
         """Shell commands that the account runs before each command, as from a .bashrc."""
         self.loop = asyncio.new_event_loop()
         self._connections: list[Any] = []
+        self._listener: Any = None
 
     @property
     def address(self) -> str:
@@ -84,7 +85,7 @@ class LoopbackServer:
             key.write_private_key(self.keys / name)
             key.write_public_key(self.keys / f"{name}.pub")
             (self.keys / name).chmod(0o600)
-        listener = await asyncssh.listen(
+        self._listener = await asyncssh.listen(
             "127.0.0.1",
             0,
             server_host_keys=[str(self.keys / "host")],
@@ -92,9 +93,20 @@ class LoopbackServer:
             process_factory=self._serve,
             encoding=None,
         )
-        self.port = listener.get_port()
+        self.port = self._listener.get_port()
         host_key = (self.keys / "host.pub").read_text()
         (self.keys / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key}")
+
+    async def close(self) -> None:
+        """Answer no more, break all connections and let go of what was started for them."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in self._connections:
+            connection.abort()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, process: Any) -> None:
         self._connections.append(process.channel.get_connection())
@@ -139,13 +151,13 @@ def loopback_server(root: Path) -> Iterator[LoopbackServer]:
         pytest.skip("no ssh client is installed here")
     asyncssh = pytest.importorskip("asyncssh", reason="the loopback server needs asyncssh")
     server = LoopbackServer(root)
-    asyncio.set_event_loop(None)
     thread = threading.Thread(target=server.loop.run_forever, daemon=True)
     thread.start()
     try:
         asyncio.run_coroutine_threadsafe(server.listen(asyncssh), server.loop).result(timeout=20)
         yield server
     finally:
-        server.cut()
+        asyncio.run_coroutine_threadsafe(server.close(), server.loop).result(timeout=20)
         server.loop.call_soon_threadsafe(server.loop.stop)
         thread.join(timeout=10)
+        server.loop.close()
