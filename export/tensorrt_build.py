@@ -168,11 +168,7 @@ def _layers(target: BuildTarget, plan: Any, options: BuildOptions) -> list[Layer
     logged = layers_of_log(target.library.logger.layers)
     if target.gpu is None or target.is_rtx:
         return logged
-    runtime = target.library.runtime()
-    if options.version_compatible:
-        runtime.engine_host_code_allowed = True
-    if options.dla is not None:
-        runtime.DLA_core = options.dla
+    runtime = target.library.runtime(options.as_dict())
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         return logged

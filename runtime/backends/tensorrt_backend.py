@@ -47,11 +47,15 @@ class TensorrtRunner(Runner):
         gpu = cuda_driver.gpu(int(self.device.partition(":")[2]))
         host = EngineHost(self.device, library.name, library.version, gpu.compute_capability, gpu.name)
         # All are looked up before any is loaded: a missing one is told at once.
-        records = {role: find_engine(self.root, self.configuration, role, host) for role in self.configuration.graphs}
+        options = find_engine(self.root, self.configuration, self.configuration.first, host).key.options
+        records = {
+            role: find_engine(self.root, self.configuration, role, host, options=options)
+            for role in self.configuration.graphs
+        }
         name = self.configuration.name
         kernels = self._kernels(f"{name}.{library.name}-{library.version}-{gpu.name}.kernels")
         self._steps = steps = EngineSteps(library, open_memory(gpu.index), name, kernels)
-        tensors = steps.load({role: record.read() for role, record in records.items()})
+        tensors = steps.load({role: record.read() for role, record in records.items()}, options)
         contract = GraphContract(self.configuration, tensors)
         image, labels = steps.prepare(contract, mapped=gpu.is_integrated)
         self._plan = contract.plan

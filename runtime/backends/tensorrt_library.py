@@ -6,8 +6,9 @@ logger that a process gives it, whoever gave it: there is one per library, which
 
 import importlib
 import logging
+from collections.abc import Mapping
 from functools import lru_cache
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from edgeseg.errors import DeviceError
@@ -42,8 +43,11 @@ class TensorrtLibrary:
         self.version = str(module.__version__)
         self.logger = _logger(module)
 
-    def runtime(self) -> Any:
+    def runtime(self, options: Mapping[str, Any] = MappingProxyType({})) -> Any:
         """A `Runtime`, which makes engines of bytes.
+
+        Args:
+            options: what the engines were built with, `EngineKey.options`.
 
         Raises:
             DeviceError: the library does not start on the current GPU.
@@ -53,6 +57,11 @@ class TensorrtLibrary:
             runtime = self.module.Runtime(self.logger)
         except Exception as error:  # pybind11 raises TypeError where the library gives nothing
             raise DeviceError(f"{self.title} {self.version} does not start | {self.why(str(error))}") from error
+        if options.get("dla") is not None:
+            runtime.DLA_core = options["dla"]
+        if options.get("version_compatible"):
+            # The runtime of the version that built the engine comes with it.
+            runtime.engine_host_code_allowed = True
         return runtime
 
     def deserialize(self, runtime: Any, content: bytes, what: str) -> Any:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -71,14 +72,16 @@ class EngineSteps:
         """Whether every step is one launch."""
         return all(step.graph is not None for step in self._steps.values())
 
-    def load(self, engines: Mapping[str, bytes]) -> dict[str, GraphTensors]:
-        """Load the engines (role -> content); role -> inputs and outputs.
+    def load(
+        self, engines: Mapping[str, bytes], options: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, GraphTensors]:
+        """Load the engines (role -> content), which were built with `options`; role -> inputs and outputs.
 
         Raises:
             DeviceError: the library does not start, or refuses an engine.
         """
         with self._memory.current():
-            self._runtime = self._library.runtime()
+            self._runtime = self._library.runtime(options)
             for role, content in engines.items():
                 self._engines[role] = self._library.deserialize(self._runtime, content, f"{self._what} ({role})")
         return {role: self._tensors(engine) for role, engine in self._engines.items()}

@@ -12,6 +12,7 @@ from edgeseg.bundle import Bundle
 from edgeseg.config import Configuration
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import EvaluationData
+from edgeseg.export.engine_lint import lint_graph
 from edgeseg.export.graph_runner import GraphRunner
 from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.source import SourceFacts, TorchSource, checkpoint_source
@@ -29,7 +30,6 @@ from .conftest import CLASSES, IMAGENET, tiny_fcn
 SIZE_HW = (64, 80)
 SMALL = VitSize(dim=24, heads=3, layers=8)
 PLANS = ("3:0.2", "3:0.4", "5:0.8", "3:0.4,5:0.4", "3:0.4,5:0.4,7:0.4")
-VALUE_DEPENDENT = {"NonZero", "Unique", "Compress", "Loop", "If", "Scan", "NonMaxSuppression"}
 
 
 def network(size: VitSize = SMALL, size_hw: tuple[int, int] = SIZE_HW) -> VitSegmenter:
@@ -82,15 +82,8 @@ def test_graphs_cost_what_their_tokens_cost_and_share_their_weights(published: B
     assert (published.root / "weights.bin").stat().st_size < 1.1 * one_network
 
 
-def test_graphs_have_no_operator_whose_shape_depends_on_values(published: Bundle) -> None:
-    for model in graphs_of(published):
-        assert not VALUE_DEPENDENT & {node.op_type for node in model.graph.node}
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-        known = {entry.name: entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info}
-        free = [name for name, dims in known.items() if not all(side.dim_value > 0 for side in dims if side)]
-        assert free == []
-        outputs = {name for node in model.graph.node for name in node.output} - {"labels"}
-        assert outputs - set(known) == set()
+def test_graphs_keep_the_contract_of_engines_with_fixed_shapes_throughout(published: Bundle) -> None:
+    assert [str(finding) for model in graphs_of(published) for finding in lint_graph(model)] == []
 
 
 def test_manifest_says_how_many_tokens_go_on_and_how_they_were_ranked(published: Bundle) -> None:
