@@ -194,8 +194,7 @@ def open_memory(index: int) -> DeviceMemory:
     memory: type[DeviceMemory] = getattr(importlib.import_module(place), name)
     try:
         return memory(index)
-    except (ImportError, RuntimeError) as error:
-        # cuda-python looks for the driver when it is first called, and raises an error of its own.
+    except ImportError as error:  # it is there, but lacks the driver's library or a package that it needs
         raise DeviceError(f"GPU {index} cannot be used by {_PACKAGES[module].name} | {error}") from error
 
 
