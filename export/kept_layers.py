@@ -22,7 +22,11 @@ _PART = re.compile(r"(\[\d+:\d+\]|\.in\d+|\.sum\d+)+$")
 def layer_name(node: onnx.NodeProto) -> str:
     """What a node is called in all graphs of a network: `decoder.conv` for each part of it that a phase computes."""
     weight = _WEIGHT.fullmatch(node.input[1]) if len(node.input) > 1 else None
-    return weight[1] if weight and node.op_type in PRODUCTS else _PART.sub("", node.name)
+    if weight and node.op_type in PRODUCTS:
+        return weight[1]
+    # Graphs that are cut into phases name a node by its operator and its output.
+    own = node.output[0] if node.name == f"{node.op_type}_{node.output[0]}" else node.name
+    return _PART.sub("", own)
 
 
 def kept_nodes(model: onnx.ModelProto, asked: Collection[str] = ()) -> dict[int, str]:
