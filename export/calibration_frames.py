@@ -177,7 +177,7 @@ class CalibrationFrames:
         for stretch in self.stretches:
             digest.update(f"{stretch.warm_up}+{stretch.counted}".encode())
             for frame in self.of(stretch):
-                digest.update(np.ascontiguousarray(frame))
+                digest.update(frame.tobytes())
         return digest.hexdigest()
 
 
