@@ -16,10 +16,11 @@ from edgeseg.export.graph_edit import halve_weights
 from edgeseg.export.lower_precision import Lowering, PrecisionOptions
 from edgeseg.export.parity import ParityVideo, check_parity, parity_video
 from edgeseg.export.precision_loss import LowerVariants, PrecisionLoss
+from edgeseg.export.program_parity import check_programs
 from edgeseg.export.progress import NoProgress, Progress
 from edgeseg.export.source import Source
 from edgeseg.export.sweep import Request
-from edgeseg.export.torch_program import check_formats, check_programs, with_programs
+from edgeseg.export.torch_program import check_formats, with_programs
 from edgeseg.export.variant import Variant
 from edgeseg.export.video_motion import moving
 
@@ -203,9 +204,10 @@ def _checked(
     parity = check_parity(made.variant, reference, video, folder=folder, entry=entry)
     if made.loss is not None:
         parity = replace(parity, **vars(made.loss))
+    entry = replace(entry, parity=parity)
     programs = check_programs(entry, reference, video, folder=folder)
     progress.advance()
-    return replace(entry, parity=parity, programs=programs)
+    return replace(entry, programs=programs)
 
 
 def _scored(

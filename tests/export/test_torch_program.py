@@ -13,10 +13,12 @@ from onnx import helper
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.errors import ArtifactError, DeviceError, InputError, MissingPackageError, ParityError
 from edgeseg.export import pipeline, torch_program
+from edgeseg.export.graph_module import GraphModule
 from edgeseg.export.parity import ParityVideo
 from edgeseg.export.pipeline import ExportOptions, export_bundle
+from edgeseg.export.program_parity import check_programs
 from edgeseg.export.sweep import Grid, plan_grid
-from edgeseg.export.torch_program import GraphModule, check_programs, program_formats
+from edgeseg.export.torch_program import program_formats
 from edgeseg.runtime.session import Session
 
 
