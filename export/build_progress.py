@@ -83,7 +83,7 @@ class PhaseTree:
 def progress_monitor(module: Any, tree: PhaseTree) -> Any:
     """An `IProgressMonitor` of the library `module` that tells `tree`."""
 
-    class Monitor(module.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(module.IProgressMonitor):
         def __init__(self) -> None:
             super().__init__()
 

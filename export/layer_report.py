@@ -76,7 +76,9 @@ class Layer:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Layer":
         """Inverse of `as_dict`."""
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        names = {key: str(values[key]) for key in ("name", "kind", "arithmetic")}
+        inputs, outputs, nodes = (tuple(map(str, values[key])) for key in ("inputs", "outputs", "nodes"))
+        return cls(**names, inputs=inputs, outputs=outputs, nodes=nodes)
 
 
 def layers_of_log(text: str) -> list[Layer]:

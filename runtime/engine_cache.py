@@ -105,7 +105,7 @@ class EngineRecord:
     key: EngineKey
     sha256: str
     """Of the engine file."""
-    bytes: int
+    size_bytes: int
     built_at: str
     """ISO 8601, UTC."""
     build_s: float
@@ -134,12 +134,12 @@ class EngineRecord:
         if not self.path.is_file():
             raise ArtifactError(f"engine {self.path} is missing | {_again(self)}")
         size = self.path.stat().st_size
-        self._check(size, file_sha256(self.path) if size == self.bytes else "")
+        self._check(size, file_sha256(self.path) if size == self.size_bytes else "")
 
     def _check(self, size: int, sha256: str) -> None:
-        if size != self.bytes:
+        if size != self.size_bytes:
             raise ArtifactError(
-                f"engine {self.path} is damaged | got {size} bytes, expected {self.bytes} | {_again(self)}"
+                f"engine {self.path} is damaged | got {size} bytes, expected {self.size_bytes} | {_again(self)}"
             )
         if sha256 != self.sha256:
             raise ArtifactError(f"engine {self.path} is damaged | its SHA-256 is not its record's | {_again(self)}")
@@ -191,7 +191,7 @@ def store_engine(
         role=role,
         key=key,
         sha256=sha256,
-        bytes=len(plan),
+        size_bytes=len(plan),
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         build_s=round(build_s, 3),
         layers=tuple(layers),
@@ -312,7 +312,7 @@ def _as_dict(record: EngineRecord) -> dict[str, Any]:
         "configuration": record.configuration,
         "role": record.role,
         "key": {**asdict(record.key), "compute_capabilities": list(record.key.compute_capabilities)},
-        "engine": {"file": record.path.name, "sha256": record.sha256, "bytes": record.bytes},
+        "engine": {"file": record.path.name, "sha256": record.sha256, "bytes": record.size_bytes},
         "built_at": record.built_at,
         "build_s": record.build_s,
         "layers": list(record.layers),
@@ -332,7 +332,7 @@ def _read_record(path: Path) -> EngineRecord:
             role=str(values["role"]),
             key=EngineKey(**{**key, "compute_capabilities": tuple(key["compute_capabilities"])}),
             sha256=str(engine["sha256"]),
-            bytes=int(engine["bytes"]),
+            size_bytes=int(engine["bytes"]),
             built_at=str(values["built_at"]),
             build_s=float(values["build_s"]),
             layers=tuple(values["layers"]),

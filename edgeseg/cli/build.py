@@ -94,7 +94,7 @@ def _values(row: "EngineRow") -> dict[str, Any]:
         "configuration": record.configuration,
         "role": record.role,
         "engine": str(record.path),
-        "bytes": record.bytes,
+        "bytes": record.size_bytes,
         "build_s": record.build_s,
         "reused": row.reused,
         "built_for": record.key.built_for,
@@ -112,7 +112,7 @@ def _print(bundle: "Bundle", rows: "Sequence[EngineRow]") -> None:
             {
                 "configuration": row.record.configuration,
                 "graph": row.record.role,
-                "MB": f"{row.record.bytes / 1e6:.1f}",
+                "MB": f"{row.record.size_bytes / 1e6:.1f}",
                 "built in": "(was there)" if row.reused else f"{row.record.build_s:.1f} s",
                 **{kind: row.products.get(kind, 0) if row.layers else "?" for kind in (*_NOTABLE, *others)},
             }

@@ -50,7 +50,7 @@ def test_stored_engine_is_found_with_its_facts(root: Path, entry: BundleConfigur
     found = find_engine(root, entry, "step", ORIN)
     assert found == stored
     assert found.read() == b"an engine"
-    assert (found.build_s, found.bytes, found.layers) == (1.25, 9, ({"name": "conv"},))
+    assert (found.build_s, found.size_bytes, found.layers) == (1.25, 9, ({"name": "conv"},))
     assert found.path.parent == engine_folder(root) == root.parent / "tiny.engines"
     assert found.path.read_bytes() == b"an engine"
 
