@@ -9,7 +9,7 @@ from edgeseg.token_plan import METHODS, TokenPlan
 PRECISIONS = ("fp32", "fp16", "int8")
 """Precisions that graphs are exported in."""
 STATE_DTYPES = ("fp32", "fp16")
-"""What a stateful network hands from step to step, whatever its precision."""
+"""What a masked network hands from step to step, whatever its precision."""
 CWM_FORMS = ("concat", "split")
 """How a phase graph joins fresh and kept channels: `concat` by Concat, `split` by splitting the next convolution."""
 MODES = ("none", "extrapolate", "late-warp", "late-warp+extrapolate")
@@ -45,7 +45,7 @@ class Configuration:
     plan: TokenPlan | None = None
     """Which proportion of the tokens stops after which layer, when a method is given."""
     state_dtype: str = "fp32"
-    """One of `STATE_DTYPES`; fp16 halves what a stateful network's states take."""
+    """One of `STATE_DTYPES`; fp16 halves what a masked network's states take."""
 
     def __post_init__(self) -> None:
         height, width = self.size_hw
@@ -73,8 +73,10 @@ class Configuration:
             raise InputError(f"unknown method {self.method!r} | known: {', '.join(METHODS)}")
         if self.state_dtype not in STATE_DTYPES:
             raise InputError(f"unknown state_dtype {self.state_dtype!r} | known: {', '.join(STATE_DTYPES)}")
-        if self.state_dtype != "fp32" and not self.stateful:
-            raise InputError(f"state_dtype {self.state_dtype} is for networks with states | this one has none")
+        if self.state_dtype != "fp32" and self.rho is None:
+            raise InputError(
+                f"state_dtype {self.state_dtype} is for masked networks | others have no states, or frames of bytes"
+            )
 
     @property
     def stateful(self) -> bool:

@@ -35,7 +35,7 @@ class Grid:
     precisions: tuple[str, ...] = ("fp32",)
     """Some of `PRECISIONS`."""
     state_dtypes: tuple[str, ...] = ("fp32",)
-    """Some of `STATE_DTYPES`, for the configurations that have states; the others have none to store."""
+    """Some of `STATE_DTYPES`, for the masked configurations; the others have no such states."""
 
     def __post_init__(self) -> None:
         for option, values in (
@@ -101,13 +101,13 @@ def plan_grid(sources: Sequence[Source], grid: Grid, *, sweep: bool) -> tuple[Re
 
 def _precisions(request: Request, grid: Grid, requests: Sequence[Request]) -> list[Request]:
     """`request` in each precision, with each type of states where it has any."""
-    if grid.state_dtypes != ("fp32",) and not any(each.knobs.stateful for each in requests):
+    if grid.state_dtypes != ("fp32",) and all(each.knobs.rho is None for each in requests):
         raise InputError(
-            f"--state-dtype {','.join(grid.state_dtypes)} is for networks with states, and none of "
+            f"--state-dtype {','.join(grid.state_dtypes)} is for the states of masked networks, and none of "
             f"{', '.join(each.knobs.name for each in requests[:4])}{', ...' if len(requests) > 4 else ''} has any | "
             "add --rho, or leave --state-dtype out"
         )
-    dtypes = sorted(grid.state_dtypes, key=STATE_DTYPES.index) if request.knobs.stateful else ["fp32"]
+    dtypes = sorted(grid.state_dtypes, key=STATE_DTYPES.index) if request.knobs.rho is not None else ["fp32"]
     return [
         replace(request, knobs=replace(request.knobs, precision=precision, state_dtype=dtype))
         for precision in sorted(grid.precisions, key=PRECISIONS.index)

@@ -25,6 +25,8 @@ def test_configuration_survives_the_round_trip_through_json_values():
         ({"cwm_form": "concat"}, "go together"),
         ({"rho": 0.5, "cwm_form": "naive"}, "unknown cwm_form"),
         ({"precision": "fp7"}, "unknown precision"),
+        ({"state_dtype": "int8"}, "unknown state_dtype"),
+        ({"state_dtype": "fp16", "input_frames": 2}, "state_dtype fp16 is for masked networks"),
         ({"input_frames": 3}, "input_frames is 1 or 2"),
         ({"target_offset": -1}, "must not be negative"),
         ({"labels_stride": 0}, "labels_stride"),

@@ -156,7 +156,7 @@ def test_nothing_is_left_when_calibration_is_broken_off(made, tmp_path, monkeypa
         (("--precision", "int8", "--calib", "VIDEO", "--calib-split", "test"), "has no split 'test'"),
         (("--precision", "int8", "--calib", "VIDEO", "--calib-images", "26", "--rho", "0"), "too little video"),
         (("--precision", "int8", *EIGHT, "--weights", "fp16"), "--weights fp16 is for configurations"),
-        (("--state-dtype", "fp16"), "--state-dtype fp16 is for networks with states"),
+        (("--state-dtype", "fp16"), "--state-dtype fp16 is for the states of masked"),
         (("--state-dtype", "int8", "--rho", "0"), "unknown --state-dtype 'int8'"),
         (("--precision", "int8", "--calib", "VIDEO", "--calib-cache", "CKPT/x"), "CKPT is no folder"),
     ],

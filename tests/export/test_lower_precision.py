@@ -25,15 +25,15 @@ class Fcn(nn.Module):
 
     logits_stride = 2
 
-    def __init__(self) -> None:
+    def __init__(self, input_frames: int = 1) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, padding=1), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3 * input_frames, 16, 3, 2, padding=1), nn.ReLU())
         self.body = nn.Sequential(*(layer for _ in range(3) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())))
         self.head = nn.Conv2d(16, 3, 1)
         with torch.no_grad():
             # No class prevails, so that labels show rounding.
-            self.head.bias -= self(torch.randn(1, 3, 48, 64)).mean((0, 2, 3))
+            self.head.bias -= self(torch.randn(1, 3 * input_frames, 48, 64)).mean((0, 2, 3))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.head(self.body(self.stem(image)))
@@ -106,6 +106,13 @@ def test_graphs_of_lower_precision_give_about_the_labels_of_fp32(export, frames_
     assert 0.9 < (labels[2] == labels[0]).mean() < 1
 
 
+def test_two_frame_network_is_quantised_on_pairs(export, make_source):
+    (entry,) = export(source=make_source(2, Fcn(2).eval()), precisions=("int8",)).configurations
+    assert list(entry.graphs) == ["init", "step"]
+    assert (entry.calibration.warm_up, entry.calibration.frames) == (1, 4 * 3)
+    assert entry.parity.label_agreement > 0.9
+
+
 def test_network_is_exported_once_for_all_its_precisions(export, make_source, monkeypatch):
     source = make_source(network=Fcn().eval())
     asked = []
@@ -127,7 +134,9 @@ def test_states_are_stored_as_fp16_where_there_are_any(export):
 
 
 def test_fp16_states_without_states_are_refused(export):
-    with pytest.raises(InputError, match=r"--state-dtype fp16 is for networks with states, and none of tiny_48x64 has"):
+    with pytest.raises(
+        InputError, match=r"--state-dtype fp16 is for the states of masked networks, and none of tiny_48x64"
+    ):
         export(state_dtypes=("fp16",))
 
 

@@ -51,6 +51,18 @@ def test_value_given_twice_is_refused():
         Grid(((48, 64), (48, 64)))
 
 
+def test_precisions_need_no_sweep_and_follow_each_other(make_source):
+    requests = plan_grid([make_source()], Grid(precisions=("int8", "fp32", "fp16")), sweep=False)
+    assert names(requests) == ["tiny_48x64", "tiny_48x64_fp16", "tiny_48x64_int8"]
+
+
+def test_states_are_multiplied_for_masked_configurations_alone(make_source):
+    grid = Grid(rhos=("dense", 0.0), labels_strides=(1,), sizes_hw=((48, 64),), state_dtypes=("fp16", "fp32"))
+    assert names(plan_grid([make_source()], grid, sweep=True)) == [
+        "tiny_48x64", "tiny_48x64_rho0-concat", "tiny_48x64_rho0-concat_st16",
+    ]  # fmt: skip
+
+
 def test_unknown_form_lists_the_known_ones():
     with pytest.raises(InputError, match=r"unknown --cwm-form 'join' .*concat, split"):
         Grid(cwm_forms=("join",))
