@@ -243,6 +243,7 @@ def _row(entry: "BundleConfiguration") -> dict[str, Any]:
         "parameters": max(graph.parameters for graph in entry.graphs.values()),
         **precision_facts(entry),
         "parity": vars(parity) if parity else None,
+        "programs": {form: each.parity and vars(each.parity) for form, each in entry.programs.items()},
         "accuracy": accuracy.as_dict() if accuracy else None,
     }
 
@@ -253,6 +254,7 @@ def _print(bundle: "Bundle") -> None:
     from rich.table import Table
 
     from edgeseg.cli.export_precision import precision_cells, precision_remarks
+    from edgeseg.cli.export_programs import programs_text
 
     rows = [_row(entry) for entry in bundle.configurations]
     tables = [row["accuracy"]["miou"] for row in rows if row["accuracy"]]
@@ -277,6 +279,8 @@ def _print(bundle: "Bundle") -> None:
         click.echo(f"moved: labels moved to the present, each by the best way, {' or '.join(ways)}")
     for remark in precision_remarks(bundle.configurations):
         click.echo(remark)
+    if programs := programs_text(bundle.configurations):
+        click.echo(f"programs: {programs}")
     size = sum(record.bytes for record in bundle.files.values())
     click.echo(f"{bundle.root}: {len(rows)} configuration{'' if len(rows) == 1 else 's'}, {size / 1e6:.1f} MB")
     if any(not row["accuracy"] for row in rows):

@@ -70,6 +70,7 @@ def command(artifact: str, verify: bool, size: str | None, classes: int | None, 
 
 def _bundle_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from edgeseg.bundle import Bundle
+    from edgeseg.cli.export_programs import programs_text
 
     bundle = Bundle.open(path)
     if verify:
@@ -83,6 +84,8 @@ def _bundle_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[dict[s
         "size": f"{sum(record.bytes for record in bundle.files.values()) / 1e6:.1f} MB in {len(bundle.files)} files",
         "made by": ", ".join(f"{name} {version}" for name, version in bundle.versions.items()),
     }
+    if programs := programs_text(bundle.configurations):
+        facts["programs"] = programs
     if verify:
         facts["files"] = "all as in the manifest"
     rows = []

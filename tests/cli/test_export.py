@@ -44,6 +44,17 @@ def test_json_is_the_only_thing_on_stdout(checkpoint, video, tmp_path):
     assert row["accuracy"]["data_set"] == "noise"
 
 
+def test_programs_beside_the_graphs_run_on_torch_and_are_told_about(checkpoint, video, tmp_path):
+    out = tmp_path / "a.edgeseg"
+    text = run("export", checkpoint, "--out", out, "--format", "onnx,torch")
+    (line,) = [line for line in text.splitlines() if line.startswith("programs: ")]
+    assert line.startswith("programs: torch for 1 of 1, labels agree on ")
+    assert line.removeprefix("programs: ") in run("info", out)
+    name = Bundle.open(out).configurations[0].name
+    options = ("--configuration", name, "--source", video, "--no-pace", "--json")
+    assert json.loads(run("run", out, "--device", "torch:cpu", *options))["results"] == 22
+
+
 def test_labels_moved_by_every_named_compensation_are_scored(checkpoint, video, tmp_path):
     out = tmp_path / "a.edgeseg"
     options = ("--data", video, "--max-offset", 2, "--compensation", "late-warp,extrapolate")
