@@ -14,6 +14,7 @@ import onnxruntime
 
 from edgeseg.errors import InputError
 from edgeseg.export.graph_edit import with_outputs
+from edgeseg.runtime.backends.int8_products import keep_products_exact
 
 CALIBRATION_METHODS = ("entropy", "max", "percentile")
 PERCENTILE = 99.99
@@ -70,7 +71,8 @@ def activation_ranges(
         names: inputs or inner tensors of the graph, of known type.
         feeds: values of all inputs of the graph, one mapping per run.
         method: `max`: the largest that occurs; `percentile`: 99.99 % of all values lie within; `entropy`: the one by
-            which the distribution in 128 steps diverges least from the true one (Kullback-Leibler), as TensorRT had it.
+            which the distribution in 128 steps diverges least from the true one (Kullback-Leibler), as TensorRT had it,
+            but for outputs of Softmax, which have the range of `percentile`.
 
     Raises:
         InputError: an unknown method, no feeds, inputs that the graph does not have or that it lacks, or values that
@@ -87,7 +89,10 @@ def activation_ranges(
                     f"calibration gives NaN or infinite values in {name} | check the calibration data and the network"
                 )
             histogram.add(values[name])
-    return {name: histogram.range_by(method) for name, histogram in magnitudes.items()}
+    # Most attention is near zero; the little that matters is what entropy would clip.
+    attention = {node.output[0] for node in model.graph.node if node.op_type == "Softmax"}
+    instead = {name: "percentile" if method == "entropy" and name in attention else method for name in magnitudes}
+    return {name: histogram.range_by(instead[name]) for name, histogram in magnitudes.items()}
 
 
 def run_inner(
@@ -97,6 +102,7 @@ def run_inner(
     typed = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    keep_products_exact(options)
     session = onnxruntime.InferenceSession(
         with_outputs(typed, names).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

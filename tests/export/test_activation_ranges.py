@@ -61,6 +61,18 @@ def test_zeros_after_a_relu_do_not_decide() -> None:
     assert sparse == pytest.approx(dense, rel=0.4)
 
 
+def test_attention_has_the_range_of_percentile_when_the_method_is_entropy() -> None:
+    model = identity()
+    model.graph.node[0].CopyFrom(helper.make_node("Softmax", ["x"], ["y"], name="softmax"))
+    scores = normal(scale=3)
+    attention = np.exp(scores) / np.exp(scores).sum()
+    entropy, percentile = (
+        activation_ranges(model, ["y"], [feed(scores)], method)["y"] for method in ("entropy", "percentile")
+    )
+    assert entropy == percentile
+    assert entropy > 1.5 * activation_ranges(identity(), ["x"], [feed(attention)], "entropy")["x"]
+
+
 @pytest.mark.parametrize("method", ["entropy", "percentile", "max"])
 def test_order_of_the_images_changes_nothing(method: str) -> None:
     feeds = [feed(normal(0)), feed(np.array([0.5, 4.0])), feed(normal(1, scale=3)), feed(np.zeros(1))]
