@@ -74,8 +74,8 @@ def export_program(model: ModelProto) -> tuple[torch.export.ExportedProgram, Gra
     Raises:
         InputError: see `GraphModule`.
     """
-    module = GraphModule(model).eval()
     try:
+        module = GraphModule(model).eval()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(module, module.examples, strict=False)

@@ -14,7 +14,7 @@ from edgeseg.export.rewrites.graph_index import attributes
 Inputs = Sequence[Any]
 """Tensors, or None where an optional input is left out."""
 
-DTYPES = {
+DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.FLOAT16: torch.float16,
     TensorProto.DOUBLE: torch.float64,

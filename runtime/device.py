@@ -28,6 +28,8 @@ _PACKAGES = (
     "tensorrt",
     "cuda-bindings",
     "pycuda",
+    "torch",
+    "torch-tensorrt",
 )
 _INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "asimddp", "asimdhp", "i8mm")
 
