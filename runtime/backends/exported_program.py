@@ -18,7 +18,7 @@ import numpy as np
 from edgeseg.errors import ArtifactError
 
 SCHEMA_MAJOR = 8
-"""Version of the program's JSON, as torch 2.9 to 2.13 write it."""
+"""Version of the program's JSON that is read; torch 2.13 writes 8.20."""
 NAMES_FILE = "edgeseg.json"
 """Extra file of the archive: `inputs` and `outputs`, the names of the program's tensors in their order."""
 DTYPES = {
