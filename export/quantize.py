@@ -21,8 +21,9 @@ from edgeseg.export.node_precision import NodePrecision, Quantized, refuse_unexp
 from edgeseg.export.nvidia_modelopt import Place, int8_places
 from edgeseg.export.rewrites.graph_index import GraphIndex
 from edgeseg.export.rewrites.quantize_linear import quantize_inputs
+from edgeseg.export.rewrites.split_joint_product import split_joint_products
 
-__all__ = ["CALIBRATION_METHODS", "NodePrecision", "Quantized", "layer_weights", "quantize_graph"]
+__all__ = ["CALIBRATION_METHODS", "NodePrecision", "Quantized", "layer_weights", "quantize_graph", "quantize_layer"]
 
 SMALLEST_SIDE = 16
 """ModelOpt leaves products alone that have fewer channels, rows or columns: INT8 kernels need that many."""
@@ -71,7 +72,30 @@ def quantize_graph(
     nodes = _precisions(model, places, kept)
     refuse_unexplained(nodes, "INT8")
     result = quantize_inputs(model, places, _joined_alike(model, places, known), whole_weights or {})
-    return Quantized(check_graph(result), nodes, known)
+    result = split_joint_products(result)
+    return Quantized(check_graph(result), nodes, known, frozenset(places))
+
+
+def quantize_layer(
+    model: onnx.ModelProto,
+    quantised: Quantized,
+    layer: str,
+    *,
+    whole_weights: Mapping[str, np.ndarray] | None = None,
+) -> onnx.ModelProto | None:
+    """`model` with one layer in INT8, as it is in `quantised`, and all others float; None when it has no such layer.
+
+    Args:
+        quantised: what `quantize_graph` made of `model`.
+        layer: as `layer_name` gives it, a product or another node that reads INT8 there.
+        whole_weights: as `quantize_graph` takes them.
+    """
+    model = fold_weights(model)
+    own = {place for place in quantised.places if layer_name(model.graph.node[place[0]]) == layer}
+    if not own:
+        return None
+    ranges = _joined_alike(model, quantised.places, quantised.ranges)
+    return quantize_inputs(model, own, ranges, whole_weights or {})
 
 
 def layer_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
