@@ -5,7 +5,6 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -72,7 +71,7 @@ class QuantisationAware:
         def run() -> None:
             for number in range(batches):
                 frames = source.batch(number).frames
-                digest.update(np.ascontiguousarray(frames.numpy()))
+                digest.update(frames.numpy().tobytes())
                 reset_state(self._network)
                 look(frames, number)
             reset_state(self._network)

@@ -175,8 +175,10 @@ class Quantisers:
         return ranges
 
     def _found(self, name: str, method: str) -> float:
-        by = {"max": {}, "entropy": {"method": method}, "percentile": {"method": method, "percentile": PERCENTILE}}
-        found = self._of_input(name)._calibrator.compute_amax(**by[method])
+        options: dict[str, Any] = {} if method == "max" else {"method": method}
+        if method == "percentile":
+            options["percentile"] = PERCENTILE
+        found = self._of_input(name)._calibrator.compute_amax(**options)
         # Where the input is always 0, or never comes, any range gives the same.
         return 1.0 if found is None else float(found) or 1.0
 
