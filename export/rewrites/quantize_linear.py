@@ -6,6 +6,7 @@ stored as int8; the rest of the graph stays float32.
 
 import re
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -101,7 +102,7 @@ class _QdqWriter:
 
     def activation(self, name: str) -> str:
         if (name, None) not in self._made:
-            scale = np.float32((self._ranges[name] or 1.0) / LARGEST)
+            scale = np.array((self._ranges[name] or 1.0) / LARGEST, np.float32)
             self._initializers.append(numpy_helper.from_array(scale, f"{name}.scale"))
             inputs = [f"{name}.scale", ZERO]
             self._add("QuantizeLinear", [name, *inputs], f"{name}.int8")
@@ -121,8 +122,9 @@ class _QdqWriter:
             for content, part in zip((stored, scales, np.zeros(scales.shape, np.int8)), names, strict=True):
                 self._initializers.append(numpy_helper.from_array(content, part))
             self._made[name, axis] = f"{name}{suffix}.from_int8"
-            self._add("DequantizeLinear", names, self._made[name, axis], **({} if axis is None else {"axis": axis}))
+            attributes = {} if axis is None else {"axis": axis}
+            self._add("DequantizeLinear", names, self._made[name, axis], **attributes)
         return self._made[name, axis]
 
-    def _add(self, operator: str, inputs: list[str], output: str, **attributes: int) -> None:
+    def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
         self._new.append(helper.make_node(operator, inputs, [output], name=output, **attributes))

@@ -4,7 +4,9 @@ Without VNNI its kernels for uint8 x int8 add two products in 16 bits, and clip 
 fits. With the session option `session.x64quantprecision` it makes the weights uint8, whose kernels are exact and
 slower. On a CPU with VNNI the option costs its fast kernels for nothing: it does not look.
 
-Seen on an emulated Haswell: 32 products of 127 x 127 gave 0.25 instead of 32 without the option, 32 with it.
+Seen on an emulated Haswell: 32 products of 127 x 127, scaled to give 32, gave 0.25 without the option, 32 with it; an
+INT8 SwiftNet (CamVid, 13 frames) had mIoU 0.5475 without, 0.5499 with it, 0.5501 in FP32. On an AMD EPYC with VNNI the
+option made an INT8 ViT-Ti 10 % slower. Weights of 7 bits would be exact too, but coarser on every CPU.
 """
 
 import platform
