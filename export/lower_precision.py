@@ -10,6 +10,7 @@ from edgeseg.errors import InputError
 from edgeseg.export.calibration import SteadyState
 from edgeseg.export.calibration_cache import CalibrationCache, ranges_key
 from edgeseg.export.half_precision import half_graph, half_states
+from edgeseg.export.kept_layers import layer_name
 from edgeseg.export.node_precision import Quantized
 from edgeseg.export.quantize import CALIBRATION_METHODS, layer_weights, quantize_graph
 from edgeseg.export.trained_ranges import quantize_as_trained
@@ -48,6 +49,7 @@ class Lowering:
 
     Attributes:
         reused: roles whose ranges came from the cache.
+        calibrated: role -> what calibration made of its graph, with no layer kept by name; empty before INT8 was made.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Lowering:
     ) -> None:
         self.base, self.steady, self.options, self.trained = base, steady, options, trained
         self.reused: list[str] = []
+        self.calibrated: Mapping[str, Quantized] = {}
         self._ranges: dict[str, Mapping[str, float]] = {}
 
     def variant(self, knobs: Configuration, keep_high: Collection[str] = ()) -> Variant:
@@ -73,6 +76,8 @@ class Lowering:
         graphs, notes, calibration = dict(self.base.graphs), dict(self.base.notes), None
         if knobs.precision != "fp32":
             made = {role: self._quantized(role, knobs.precision, keep_high) for role in graphs}
+            if knobs.precision == "int8" and self.trained is None and not keep_high:
+                self.calibrated = made
             graphs = {role: entry.model for role, entry in made.items()}
             notes["lower_precision"] = layer_counts(made)
             calibration = self._record(knobs.precision)
@@ -85,6 +90,8 @@ class Lowering:
     def _quantized(self, role: str, precision: str, keep_high: Collection[str]) -> Quantized:
         graph = self.base.graphs[role]
         whole = layer_weights(self.base.graphs[self.base.first])
+        # A layer that one phase computes alone is none of the others' graphs.
+        keep_high = {layer_name(node) for node in graph.graph.node}.intersection(keep_high)
         if precision == "int8" and self.trained is not None:
             return quantize_as_trained(graph, self.trained.ranges, keep_high=keep_high, whole_weights=whole)
         assert self.steady is not None

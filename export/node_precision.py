@@ -35,6 +35,8 @@ class Quantized:
     """All convolutions and matrix products, in execution order."""
     ranges: Mapping[str, float] = field(default_factory=dict)
     """Largest magnitude represented of each tensor, from the calibration data; to be given again as `ranges`."""
+    places: frozenset[tuple[int, int]] = frozenset()
+    """INT8: which inputs of which nodes are read as int8, nodes by their position in the folded float graph."""
 
     @property
     def share(self) -> float:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeseg.config import Configuration
@@ -11,7 +11,9 @@ from edgeseg.export.accuracy import configuration_accuracies, expected_runs
 from edgeseg.export.bundle_writer import BundleWriter
 from edgeseg.export.evaluation_data import EvaluationData
 from edgeseg.export.lower_precision import Lowering
+from edgeseg.export.pausing_changes import MOST_CHANGED, changed_stops
 from edgeseg.export.progress import Progress
+from edgeseg.export.sensitivity import RANKED_IMAGES, Ranking, fewest_kept, quantised_layers, rank_layers, ranked_feeds
 from edgeseg.export.variant import Variant
 
 
@@ -22,6 +24,11 @@ class PrecisionLoss:
     miou_fp32: float
     miou_drop: float
     max_drop: float
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether it is no more than it may be; a nan is not."""
+        return self.miou_drop <= self.max_drop
 
 
 class DropMeter:
@@ -40,17 +47,18 @@ class DropMeter:
         return accuracy.miou[0]
 
 
-def check_drop(variant: Variant, miou: float, loss: PrecisionLoss, data: EvaluationData) -> None:
-    """Raises:
-    ParityError: the variant loses more than it may.
+def refused_loss(variant: Variant, loss: PrecisionLoss, data: EvaluationData, beside: str = "") -> ParityError:
+    """The error that the variant loses more than it may.
+
+    Args:
+        beside: what was tried besides.
     """
-    # Written so that a nan fails.
-    if not loss.miou_drop <= loss.max_drop:
-        raise ParityError(
-            f"{variant.name} loses too much accuracy | got mIoU {miou:.4f} on {data.dataset.name} {data.split}, "
-            f"{loss.miou_drop:.4f} below the {loss.miou_fp32:.4f} of FP32, and --max-drop is {loss.max_drop:g} | allow "
-            "more with --max-drop, or try another --calib-method or more --calib-images; nothing was written"
-        )
+    return ParityError(
+        f"{variant.name} loses too much accuracy | got mIoU {loss.miou_fp32 - loss.miou_drop:.4f} on "
+        f"{data.dataset.name} {data.split}, {loss.miou_drop:.4f} below the {loss.miou_fp32:.4f} of FP32, and "
+        f"--max-drop is {loss.max_drop:g}{beside} | allow more with --max-drop, or try another --calib-method or more "
+        "--calib-images; nothing was written"
+    )
 
 
 class LowerVariants:
@@ -67,12 +75,13 @@ class LowerVariants:
         self._lowering, self._data, self._progress = lowering, data, progress
         self._meter = DropMeter(data, threads, progress.advance) if data is not None else None
         self._miou_fp32: float | None = None
+        self._ranking: Ranking | None = None
 
     def made(self, knobs: Configuration) -> tuple[Variant, PrecisionLoss | None]:
-        """The variant with the precision of `knobs`.
+        """The variant with the precision of `knobs`, with as many layers in FP32 as the allowed loss asks for.
 
         Raises:
-            ParityError: it loses more than it may.
+            ParityError: it loses more than it may, whatever layers are kept.
         """
         steady = self._lowering.steady
         self._progress.stage(f"calibration {knobs.name}", steady.frames.count if steady is not None else 1)
@@ -82,17 +91,79 @@ class LowerVariants:
             self._progress.note(f"{knobs.name}: calibration of {roles} is that of an earlier export: nothing changed")
             self._lowering.reused.clear()
         if self._data is None:
-            return variant, None
+            return self._with_pausing(variant), None
+        loss = self._loss(variant)
+        if not loss.is_allowed:
+            variant, loss = self._with_kept_layers(variant, loss, self._data)
+        return self._with_pausing(variant), loss
+
+    def _with_kept_layers(
+        self, variant: Variant, loss: PrecisionLoss, data: EvaluationData
+    ) -> tuple[Variant, PrecisionLoss]:
+        """`variant` with the fewest of the layers that cost most in FP32, and its loss."""
+        if variant.knobs.precision != "int8" or not self._lowering.calibrated:
+            raise refused_loss(variant, loss, data)
+        ranking = self._ranked(variant.name, len(data.dataset.classes))
+        of = f"of {len(ranking.costs)} layers"
+        losses: dict[int, PrecisionLoss] = {}
+        enough: dict[int, Variant] = {}
+
+        def is_enough(count: int) -> bool:
+            kept = self._lowering.variant(variant.knobs, ranking.worst(count))
+            losses[count] = self._loss(kept, f", {count} {of} kept in FP32")
+            if losses[count].is_allowed:
+                # Graphs of larger numbers are done with: memory.
+                enough.clear()
+                enough[count] = kept
+            return losses[count].is_allowed
+
+        count = fewest_kept(ranking.most_kept, is_enough)
+        if count is None:
+            most = max(losses)
+            beside = f"; with the {most} worst {of} in FP32 it is still {losses[most].miou_drop:.4f} below"
+            raise refused_loss(variant, loss, data, beside)
+        self._progress.note(
+            f"{variant.name}: {count} {of} stay in FP32, {', '.join(ranking.worst(count))}: mIoU drop "
+            f"{losses[count].miou_drop:.4f} instead of {loss.miou_drop:.4f}"
+        )
+        notes = {**enough[count].notes, "sensitivity": ranking.note(count, loss.miou_drop)}
+        return replace(enough[count], notes=notes), losses[count]
+
+    def _ranked(self, name: str, class_count: int) -> Ranking:
+        if self._ranking is None:
+            lowering = self._lowering
+            assert lowering.steady is not None
+            count = len(quantised_layers(lowering.base, lowering.calibrated))
+            self._progress.stage(f"sensitivity of {count} layers of {name}", count)
+            self._ranking = rank_layers(
+                lowering.base, lowering.calibrated, lowering.steady, class_count, on_layer=self._progress.advance
+            )
+        return self._ranking
+
+    def _with_pausing(self, variant: Variant) -> Variant:
+        """`variant` with a note of the tokens that stop elsewhere than in FP32, where tokens stop."""
+        steady, base = self._lowering.steady, self._lowering.base
+        if variant.knobs.plan is None or variant.knobs.precision == "fp32" or steady is None:
+            return variant
+        changed = changed_stops(base, variant, ranked_feeds(steady, base.first, RANKED_IMAGES))
+        if changed is None:
+            return variant
+        if changed["share"] > MOST_CHANGED:
+            self._progress.note(
+                f"{variant.name}: {100 * changed['share']:.1f} % of the tokens stop elsewhere than in FP32, expected "
+                f"at most {100 * MOST_CHANGED:g} % | choose by the mIoU that it has, or FP32"
+            )
+        return replace(variant, notes={**variant.notes, "changed_stops": changed})
+
+    def _loss(self, variant: Variant, beside: str = "") -> PrecisionLoss:
         if self._miou_fp32 is None:
             self._miou_fp32 = self._miou(self._lowering.base)
-        miou = self._miou(variant)
-        loss = PrecisionLoss(self._miou_fp32, self._miou_fp32 - miou, self._lowering.options.max_drop)
-        check_drop(variant, miou, loss, self._data)
-        return variant, loss
+        drop = self._miou_fp32 - self._miou(variant, beside)
+        return PrecisionLoss(self._miou_fp32, drop, self._lowering.options.max_drop)
 
-    def _miou(self, variant: Variant) -> float:
+    def _miou(self, variant: Variant, beside: str = "") -> float:
         assert self._data is not None
         assert self._meter is not None
         runs = expected_runs(self._data, stateful=variant.knobs.stateful, max_offset=0)
-        self._progress.stage(f"mIoU of {variant.name}", runs)
+        self._progress.stage(f"mIoU of {variant.name}{beside}", runs)
         return self._meter.miou(variant)

@@ -80,7 +80,7 @@ def token_stages(variant: Variant, frame_rgb: np.ndarray, classes: ClassSet) -> 
         InputError: no tokens stop in this graph by what it sees.
     """
     knobs, graph = variant.knobs, variant.graphs[variant.first]
-    layers = [int(found[1]) for node in graph.graph.node for name in node.output if (found := _NAME.fullmatch(name))]
+    layers = stopping_layers(graph)
     if not layers:
         raise InputError(_why_nothing_to_see(variant))
     names = [f"tokens_after_{layer}.{part}" for layer in layers for part in _PARTS]
@@ -106,6 +106,11 @@ def token_stages(variant: Variant, frame_rgb: np.ndarray, classes: ClassSet) -> 
         running = running[kept]
     doubt_name = "1 - probability of the class" if knobs.method == "prune" else "entropy (nats)"
     return TokenStages(variant.name, frame_rgb, tuple(stops), outputs["labels"][0], classes, _layers(graph), doubt_name)
+
+
+def stopping_layers(graph: ModelProto) -> list[int]:
+    """The layers after which tokens stop by what `graph` sees, ascending; none where it does not name its stages."""
+    return [int(found[1]) for node in graph.graph.node for name in node.output if (found := _NAME.fullmatch(name))]
 
 
 def _layers(graph: ModelProto) -> int:
