@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from torch import nn
 from edgeseg.calibration_record import Calibration
 from edgeseg.config import Configuration
 from edgeseg.errors import InputError, ParityError
+from edgeseg.export.evaluation import evaluate_checkpoint
+from edgeseg.export.evaluation_data import EvaluationData
 from edgeseg.export.graph_runner import GraphRunner
 from edgeseg.export.lower_precision import Lowering, PrecisionOptions
 from edgeseg.export.node_precision import Quantized
@@ -21,10 +24,13 @@ from edgeseg.export.trained_ranges import quantize_as_trained
 from edgeseg.export.variant import Variant
 from edgeseg.models.registry import build_network
 from edgeseg.token_plan import TokenPlan
+from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
 from edgeseg.training.quantisers import Quantisers, plan_layers
 from edgeseg.training.trained_int8 import TrainedInt8
 from support import tiny_vit
 from support.tensorrt_rtx import build
+
+from .conftest import CLASSES
 
 pytest.importorskip("modelopt", reason="needs the extra quant")
 
@@ -181,6 +187,20 @@ def test_graph_without_a_layer_that_was_trained_is_refused(dense: Variant, train
 
 def test_manifest_says_what_the_ranges_are_from(dense: Variant, trained: TrainedInt8) -> None:
     assert int8(dense, trained).calibration == SEEN
+
+
+def test_checkpoint_is_scored_with_the_rounding_that_it_was_trained_with(
+    trained: TrainedInt8, video_data: EvaluationData, tmp_path: Path
+) -> None:
+    def scored(int8: TrainedInt8 | None) -> float:
+        facts = {"dataset": "another", "splits": ["train"], "size_hw": list(SIZE_HW)}
+        meta = CheckpointMeta("swiftnet_r18", {"width": 0.25}, CLASSES, trained_on=facts, int8=int8)
+        save_checkpoint(tmp_path / "net.safetensors", swiftnet(), meta)
+        path = tmp_path / "net.safetensors"
+        return evaluate_checkpoint(path, video_data, size_hw=None, max_offset=0, radii_px=()).pixel_accuracy
+
+    narrow = replace(trained, ranges=dict.fromkeys(trained.ranges, 1e-6))
+    assert scored(narrow) != scored(None)
 
 
 def test_tensorrt_computes_the_trained_layers_in_int8(graph: Quantized, trained: TrainedInt8) -> None:
