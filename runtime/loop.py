@@ -18,6 +18,7 @@ from edgeseg.errors import InputError, SourceError
 from edgeseg.metrics.streaming import Publication
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.sample_window import SampleWindow
+from edgeseg.runtime.schedule import LATEST_FRAME, SHRINKING_TAIL, Schedule
 from edgeseg.runtime.session import Session
 from edgeseg.runtime.slot import POLL_S, LatestSlot
 from edgeseg.runtime.source import Frame, Source, open_source
@@ -32,8 +33,9 @@ JOIN_S = 5.0
 class Loop:
     """Runs a session over a source until the source ends or `stop` is called.
 
-    The worker always takes the newest frame; frames that come while it is busy are dropped. A source that is not paced
-    waits instead, so that every frame is computed. Use it as a context manager, and iterate or give `on_result`:
+    The worker takes the newest frame when the schedule says so; frames that come while it is busy are dropped. A source
+    that is not paced waits instead, so that every frame is computed. Use it as a context manager, and iterate or give
+    `on_result`:
 
         with Loop(session, "video.mp4") as loop:
             for result in loop:
@@ -57,6 +59,8 @@ class Loop:
             frame. None: `camera` where labels are moved, else `network`.
         check_consistency: compute the flow backward too, for `Result.invalid_share`; pixels hidden in the labels' frame
             then keep the label at their place. It doubles the flow's time.
+        schedule: when the worker starts a step, and with which frame; or its name. None: the session's. Frames that
+            wait for the network have no tail: with a source that is not paced `shrinking-tail` is `latest-frame`.
 
     Raises:
         SourceError, InputError: the source cannot be opened, its frames do not fit the session, the rate is unknown, or
@@ -75,10 +79,12 @@ class Loop:
         compensation: Compensation | None = None,
         rate: str | None = None,
         check_consistency: bool = False,
+        schedule: Schedule | str | None = None,
     ) -> None:
         self.compensation = session.compensation if compensation is None else compensation
         self.rate = chosen_rate(rate, self.compensation, check_consistency=check_consistency)
         self.session = session
+        self.schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule or session.schedule
         self.source = open_source(source, fps=fps)
         self.log: list[Publication] = []
         self._owns_source = self.source is not source
@@ -181,6 +187,7 @@ class Loop:
             step_ms=self._step_ms.percentiles(),
             age_ms=self._age_ms.percentiles(),
             compensation=None if self._warp is None else self._warp.summary(),
+            schedule=self.schedule.name,
         )
 
     def _capture(self) -> None:
@@ -199,17 +206,26 @@ class Loop:
 
     def _work(self) -> None:
         note = None if self._warp is None else self._warp.note_source
-        while (frame := self._frames.take(note)) is not None:
+        is_tail_known = self.source.paced or self.schedule != SHRINKING_TAIL
+        rule = (self.schedule if is_tail_known else LATEST_FRAME).start_rule(self.source.fps)
+        free_at_s = self._clock()
+
+        def accepts(frame: Frame) -> bool:
+            return rule.takes(frame.index, frame.captured_at_s, free_at_s)
+
+        while (frame := self._frames.take(note, accepts=accepts)) is not None:
             begin = time.perf_counter()
             # Cameras and streams may change it in the middle.
             self.session.take_frames_of(frame.rgb.shape[:2], changed=True)
             labels = self.session.step(frame.rgb)
             step_ms = 1e3 * (time.perf_counter() - begin)
             self._step_ms.add(step_ms)
+            rule.finished(step_ms / 1e3)
             if self._warp is None:
                 self._publish_as_it_is(frame, labels, step_ms)
             elif not self._warp.put_labels(Finished(frame, labels, step_ms)):
                 break
+            free_at_s = self._clock()
         if self._warp is None:
             self._end()
         else:

@@ -14,10 +14,14 @@ from edgeseg.errors import ArtifactError, InputError
 from edgeseg.metrics.latency_aware import latency_tax
 from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.pick_reason import invalid_note, is_left_to_measure, left_out, reason, remarks
+from edgeseg.runtime.schedule import CHOICES, LATEST_FRAME, Schedule
 
 STATISTICS = ("streaming", "expected", "median")
 """`streaming`: the predicted sLAmIoU, what a reader of the camera loop finds (with compensation: at the camera's rate);
 `expected`: sum of P(k) * table[k] over the samples; `median`: table at the median latency's offset."""
+
+SCHEDULE_GAIN = 0.0005
+"""Predicted sLAmIoU that another schedule must add to be chosen: half a unit of the last figure that is shown."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class PickRow:
     miou: float
     """mIoU without delay."""
     streaming_lamiou: float
-    """Predicted sLAmIoU."""
+    """Predicted sLAmIoU, by `schedule`."""
     expected_lamiou: float
     median_lamiou: float
     latency_tax: float
@@ -51,6 +55,10 @@ class PickRow:
     """Why measuring stopped early; the figures then come from the samples until then."""
     excluded: str | None = None
     """The limit that it does not satisfy."""
+    schedule: str = LATEST_FRAME.name
+    """Name of the schedule with the best predicted sLAmIoU."""
+    latest_frame_lamiou: float | None = None
+    """Predicted sLAmIoU by the latest-frame schedule; None where it was not asked for."""
 
     def lamiou(self, statistic: str) -> float:
         """LAmIoU by one of `STATISTICS`."""
@@ -75,6 +83,11 @@ class Pick:
         return self.candidate.configuration
 
     @property
+    def schedule(self) -> Schedule:
+        """The schedule chosen for the loop."""
+        return Schedule.parse(self.row.schedule)
+
+    @property
     def row(self) -> PickRow:
         """Row of the candidate chosen."""
         return self.rows[0]
@@ -91,6 +104,7 @@ class Pick:
         return {
             "configuration": self.row.configuration,
             "compensation": self.candidate.compensation.as_dict(),
+            "schedule": self.row.schedule,
             "fps": self.fps,
             "statistic": self.statistic,
             "reason": self.reason,
@@ -121,6 +135,7 @@ def pick(
     min_miou: float | None = None,
     statistic: str = "streaming",
     compensations: Sequence[Compensation] | None = None,
+    schedules: Sequence[Schedule] = CHOICES,
 ) -> Pick:
     """Pick without measuring: a look-up in the bundle's accuracy tables and the profile's samples.
 
@@ -133,6 +148,8 @@ def pick(
         min_miou: only configurations whose mIoU without delay is at least this.
         statistic: one of `STATISTICS`, what is maximised.
         compensations: only candidates with one of these; None: all that the bundle has accuracy tables for.
+        schedules: each candidate gets the one of these that it reaches the highest sLAmIoU with; of several alike, to
+            `SCHEDULE_GAIN`, the first.
 
     Raises:
         ArtifactError: the profile is of another bundle, or no candidate has both an accuracy table and samples.
@@ -142,11 +159,13 @@ def pick(
         raise InputError(f"unknown statistic {statistic!r} | known: {', '.join(STATISTICS)}")
     if not 0 < fps < math.inf:
         raise InputError(f"fps must be positive | got {fps}")
+    if not schedules:
+        raise InputError("no schedule to choose from | leave it out, or name at least one")
     profile.check_fits(bundle)
     candidates = bundle.candidates(compensations)
     measured = {candidate.name: candidate for candidate in candidates if _has_row(candidate, profile)}
     rows = [
-        _limited(pick_row(candidate, entry, fps), max_latency_ms, min_miou)
+        _limited(pick_row(candidate, entry, fps, schedules), max_latency_ms, min_miou)
         for candidate in measured.values()
         if (entry := profile.entry_of(candidate)) is not None
     ]
@@ -162,13 +181,22 @@ def pick(
     return Pick(measured[rows[0].name], tuple(rows), fps, statistic, reason(rows, fps, statistic), tuple(notes))
 
 
-def pick_row(candidate: Candidate, entry: LatencyProfile, fps: float) -> PickRow:
-    """Figures of a candidate that has an accuracy table and samples, at a camera of `fps`."""
+def pick_row(
+    candidate: Candidate, entry: LatencyProfile, fps: float, schedules: Sequence[Schedule] = CHOICES
+) -> PickRow:
+    """Figures of a candidate that has an accuracy table and samples, at a camera of `fps`, by the best schedule."""
     accuracy = candidate.configuration.accuracy
     assert accuracy is not None
     table = rated_table(candidate, fps)
     median_s = entry.percentile_ms(50) / 1e3
-    streaming = table.streaming(entry.latencies_s)
+    by_schedule = {
+        schedule.name: table.streaming(entry.latencies_s, schedule.start_rule(fps)) for schedule in schedules
+    }
+    first = schedules[0].name
+    best = max(by_schedule, key=lambda name: by_schedule[name])
+    # A schedule that waits makes results rarer: it has to be worth it.
+    schedule = best if by_schedule[best] >= by_schedule[first] + SCHEDULE_GAIN else first
+    streaming = by_schedule[schedule]
     return PickRow(
         name=candidate.name,
         configuration=candidate.configuration.name,
@@ -187,6 +215,8 @@ def pick_row(candidate: Candidate, entry: LatencyProfile, fps: float) -> PickRow
         flow_p90_ms=float(np.percentile(entry.flow_ms, 90)) if entry.flow_ms else None,
         skipped=entry.skipped,
         excluded=flow_fault([flow / 1e3 for flow in entry.flow_ms], fps),
+        schedule=schedule,
+        latest_frame_lamiou=by_schedule.get(LATEST_FRAME.name),
     )
 
 

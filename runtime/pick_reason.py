@@ -27,7 +27,19 @@ def reason(rows: Sequence["PickRow"], fps: float, statistic: str) -> str:
         f"its labels are {_late(best.offset)} at {best.p50_ms:.1f} ms, which costs "
         f"{best.miou - best.lamiou(statistic):.3f} of its mIoU {best.miou:.3f}"
     )
-    return "; ".join([text, *_given_back(rows, statistic), _beside_the_most_accurate(rows, statistic)])
+    return "; ".join(
+        [text, *_scheduled(best), *_given_back(rows, statistic), _beside_the_most_accurate(rows, statistic)]
+    )
+
+
+def _scheduled(best: "PickRow") -> list[str]:
+    """What the schedule gives, where it is not the latest-frame one."""
+    if best.schedule == "latest-frame":
+        return []
+    text = f"the loop's schedule is {best.schedule}"
+    if best.latest_frame_lamiou is None:
+        return [f"{text}, as asked"]
+    return [f"{text}, with which it reads {best.streaming_lamiou:.3f} (latest-frame: {best.latest_frame_lamiou:.3f})"]
 
 
 def _given_back(rows: Sequence["PickRow"], statistic: str) -> list[str]:

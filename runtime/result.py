@@ -73,6 +73,8 @@ class LoopSummary:
     """The same of the results' age when they were published, in ms: since `Result.captured_at`."""
     compensation: "CompensationSummary | None" = None
     """What compensation did; None without."""
+    schedule: str = "latest-frame"
+    """Name of the schedule that the worker kept to."""
 
     @property
     def fps(self) -> float:

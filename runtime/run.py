@@ -126,7 +126,7 @@ def run_loop(
 
 def _predicted(loop: Loop) -> float | None:
     picked = loop.session.pick
-    if picked is None or picked.candidate.compensation != loop.compensation:
+    if picked is None or (picked.candidate.compensation, picked.schedule) != (loop.compensation, loop.schedule):
         return None
     # Moved labels are predicted as they are at the camera's rate, others as the network gives them.
     return None if loop.compensation.moves and loop.rate != "camera" else picked.row.streaming_lamiou

@@ -16,6 +16,7 @@ from edgeseg.config import UNCOMPENSATED, Compensation, parse_compensations
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.backends.base import Runner, open_runner
+from edgeseg.runtime.schedule import CHOICES, LATEST_FRAME, Schedule
 from edgeseg.shipped import bundle_path
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Session:
         classes: the bundle's classes, for those who show the labels.
         pick: why this configuration was taken, for those who tell; None when it was named.
         compensation: how a loop moves the labels; `step` gives them as they come from the network.
+        schedule: when a loop starts a step, and with which frame.
 
     Raises:
         InputError: an unknown colour order, a frame size that is not positive, or too many threads.
@@ -61,6 +63,7 @@ class Session:
         classes: ClassSet | None = None,
         pick: "Pick | None" = None,
         compensation: Compensation = UNCOMPENSATED,
+        schedule: Schedule = LATEST_FRAME,
     ) -> None:
         for order in (graph_colour_order, colour_order):
             if order not in COLOUR_ORDERS:
@@ -69,6 +72,7 @@ class Session:
         self.classes = classes
         self.pick = pick
         self.compensation = compensation
+        self.schedule = schedule
         self.colour_order = colour_order
         self._given_size_hw = None if frame_size_hw is None else (int(frame_size_hw[0]), int(frame_size_hw[1]))
         self._swap_colours = graph_colour_order != colour_order
@@ -223,6 +227,7 @@ def load(
     frame_size_hw: tuple[int, int] | None = None,
     colour_order: str = "RGB",
     compensation: Compensation | str | None = None,
+    schedule: Schedule | str | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Session:
     """Load one configuration of a bundle: the one named, else the one picked for this device and frame rate.
@@ -246,19 +251,22 @@ def load(
         colour_order: `RGB` or `BGR`, order of the channels in the frames that `step` will be given.
         compensation: how the loop is to move labels, or its name, such as `late-warp+extrapolate`: the pick is then
             among configurations with it. None: what the pick chooses, and none for a configuration that was named.
+        schedule: when the loop is to start a step (`edgeseg.runtime.schedule.Schedule`), or its name. None: what the
+            pick chooses, and `latest-frame` for a configuration that was named.
         progress: called while it measures, with a configuration's name and the share of the work that is done.
 
     Raises:
         ArtifactError: the bundle is damaged, or the profile is of another bundle.
         DeviceError: the device is unknown or not usable here.
         InputError: there is nothing to pick by: no configuration, no profile, no frame rate. Or an unknown name of a
-            compensation, or several.
+            compensation, or several, or of a schedule.
     """
+    scheduled = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
     moving = compensation_of(compensation) if isinstance(compensation, str) else compensation
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle_path(bundle))
     if configuration is not None:
         picked, entry = None, opened.configuration(configuration)
-        moving = moving or UNCOMPENSATED
+        moving, scheduled = moving or UNCOMPENSATED, scheduled or LATEST_FRAME
     else:
         # Both need the session themselves, to measure.
         from edgeseg.runtime.fitting_profile import fitting_profile
@@ -276,9 +284,10 @@ def load(
             progress=progress,
             compensations=asked,
         )
-        picked = pick(opened, fitting, fps or fitting.fps, compensations=asked)
+        schedules = CHOICES if scheduled is None else (scheduled,)
+        picked = pick(opened, fitting, fps or fitting.fps, compensations=asked, schedules=schedules)
         entry = picked.configuration
-        moving = moving or picked.candidate.compensation
+        moving, scheduled = moving or picked.candidate.compensation, scheduled or picked.schedule
         threads = threads or fitting.threads
     opened.verify(entry.files)
     return Session(
@@ -292,6 +301,7 @@ def load(
         classes=opened.classes,
         pick=picked,
         compensation=moving,
+        schedule=scheduled,
     )
 
 

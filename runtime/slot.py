@@ -49,23 +49,29 @@ class LatestSlot(Generic[T]):
             self._changed.notify_all()
         return not self._stop.is_set()
 
-    def take(self, note: Callable[[T], None] | None = None) -> T | None:
+    def take(self, note: Callable[[T], None] | None = None, *, accepts: Callable[[T], bool] | None = None) -> T | None:
         """The oldest item held, waiting for one; None when the slot is closed and empty, or stopped.
 
-        `note` is called with it before it leaves: whoever puts the next item does so after that.
+        Args:
+            note: called with the item before it leaves: whoever puts the next item does so after that.
+            accepts: whether an item is wanted; one that is not leaves at once, and counts as dropped.
         """
         with self._changed:
-            while not self._items:
-                if self._closed or self._stop.is_set():
+            while True:
+                while not self._items:
+                    if self._closed or self._stop.is_set():
+                        return None
+                    self._changed.wait(POLL_S)
+                if self._stop.is_set():
                     return None
-                self._changed.wait(POLL_S)
-            if self._stop.is_set():
-                return None
-            item = self._items.popleft()
-            if note is not None:
-                note(item)
-            self._changed.notify_all()
-            return item
+                item = self._items.popleft()
+                is_wanted = accepts is None or accepts(item)
+                if is_wanted and note is not None:
+                    note(item)
+                self._changed.notify_all()
+                if is_wanted:
+                    return item
+                self.dropped += 1
 
     def take_all(self) -> list[T]:
         """All items held, oldest first, waiting for one; empty when the slot is closed and empty, or stopped."""

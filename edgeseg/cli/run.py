@@ -30,6 +30,10 @@ if TYPE_CHECKING:
               help="How labels are moved along the flow to the newest frame: none, extrapolate, late-warp, "
               "late-warp+extrapolate, or a full name such as late-warp+extrapolate_dis-ultrafast_d2.  "
               "[default: the one picked; none with --configuration]")  # fmt: skip
+@click.option("--schedule", metavar="NAME",
+              help="When a step starts, and with which frame: latest-frame, shrinking-tail, every-n-th:N or "
+              "fixed-rate:HZ.  "
+              "[default: the one picked; latest-frame with --configuration]")  # fmt: skip
 @click.option("--rate", type=click.Choice(["network", "camera"]),
               help="Results per step of the network, or of moved labels per camera frame.  "
               "[default: camera where labels are moved]")  # fmt: skip
@@ -54,6 +58,7 @@ def command(
     split: str | None,
     no_pace: bool,
     compensation: str | None,
+    schedule: str | None,
     rate: str | None,
     mark_invalid: bool,
     check_consistency: bool,
@@ -79,6 +84,7 @@ def command(
     from edgeseg.cli.options import check_different_files, measuring_bar
     from edgeseg.errors import InputError
     from edgeseg.runtime.run import run_loop
+    from edgeseg.runtime.schedule import SHRINKING_TAIL, Schedule
     from edgeseg.runtime.service_notify import notifying
     from edgeseg.runtime.session import load
     from edgeseg.runtime.source import open_source
@@ -88,6 +94,12 @@ def command(
         raise InputError("--configuration and --profile contradict each other | name one, or let the other pick")
     if as_json and json_lines == "-":
         raise InputError("--json and --json-lines - both write to standard output | give --json-lines a file")
+    scheduled = None if schedule is None else Schedule.parse(schedule)
+    if no_pace and scheduled == SHRINKING_TAIL:
+        raise InputError(
+            "--no-pace and --schedule shrinking-tail contradict each other | frames that wait have no tail: "
+            "leave one out"
+        )
     check_different_files(source=source, save=save, json_lines=json_lines)
     opened = Bundle.open(bundle_path(bundle))
     camera = open_source(source, fps=fps, paced=not no_pace, split=split)
@@ -102,6 +114,7 @@ def command(
                 threads=threads,
                 frame_size_hw=camera.size_hw,
                 compensation=compensation,
+                schedule=scheduled,
                 progress=measuring,
             )
         with session, _text_file(json_lines) as lines, _live_line() as shown, notifying(shown) as progress:
@@ -140,6 +153,7 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
     lines = [
         f"configuration  {summary.configuration}{picked}",
         f"source         {summary.source}, {summary.source_fps:g} frames/s",
+        f"schedule       {summary.schedule}",
         f"results        {summary.results} in {summary.seconds:.1f} s, {summary.fps:.1f} frames/s",
         f"step           {figures(summary.step_ms)} ms",
         f"age            {figures(summary.age_ms)} ms when published",

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeseg.errors import InputError
 from edgeseg.metrics.latency_aware import ROUNDING, AccuracyTable, frame_offset, offset_probabilities
-from edgeseg.metrics.streaming import streaming_ages
+from edgeseg.metrics.streaming import StartRule, streaming_ages
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,18 @@ class RatedTable:
         shares = offset_probabilities(latencies_s, 1.0 / self.camera_fps)
         return sum(share * self._between(self._entry(k)) for k, share in shares.items())
 
-    def streaming(self, latencies_s: Sequence[float] | np.ndarray) -> float:
-        """Predicted sLAmIoU: mean of the table over the ages that a reader of the loop finds (`streaming_ages`)."""
-        ages, counts = np.unique(streaming_ages(latencies_s, 1.0 / self.camera_fps), return_counts=True)
-        values = [self._between(self._entry(int(age))) for age in ages]
-        return float(np.average(values, weights=counts))
+    def streaming(self, latencies_s: Sequence[float] | np.ndarray, rule: StartRule | None = None) -> float:
+        """Predicted sLAmIoU: mean of the table over the ages that a reader of the loop finds (`streaming_ages`).
+
+        Args:
+            rule: when the loop starts a step, used up by the call; None: the latest-frame policy.
+        """
+        return self.mean_over(streaming_ages(latencies_s, 1.0 / self.camera_fps, rule=rule))
+
+    def mean_over(self, ages: np.ndarray) -> float:
+        """Mean of the table over `ages`, int64 `(n,)` in frames of the camera."""
+        values, counts = np.unique(ages, return_counts=True)
+        return float(np.average([self._between(self._entry(int(age))) for age in values], weights=counts))
 
     def best_from(self, latency_s: float) -> float:
         """Highest LAmIoU at this latency or a greater one."""

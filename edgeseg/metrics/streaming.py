@@ -8,6 +8,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -40,20 +41,37 @@ def streaming_offsets(publications: Sequence[Publication], captured_at_s: Sequen
     return read
 
 
-def streaming_ages(
-    latencies_s: Sequence[float] | np.ndarray, frame_period_s: float, *, least_frames: int = 120
-) -> np.ndarray:
-    """How many frames old the labels are that a reader finds at each frame, by the latest-frame policy.
+class StartRule(Protocol):
+    """When a network that is free starts, and with which frame: what a schedule is to the loop and to the prediction.
 
-    A network that is free takes the newest frame at once, or waits for the next one when it has had that. Labels are
-    read until newer ones come: where a step takes longer than a frame period they are older than k = ceil(l / d) at
-    most frames, which `offset_probabilities` leaves out. The steps take `latencies_s` in their order, over and over.
+    One rule serves one loop: it may remember the frame taken last, and how long steps take.
+    """
+
+    def takes(self, index: int, captured_at_s: float, free_at_s: float) -> bool:
+        """Whether the network, free since `free_at_s`, starts with frame `index`, the newest there is.
+
+        If so the frame is taken; if not it is left for good, and the next frame is asked about when it comes.
+        """
+
+    def finished(self, latency_s: float) -> None:
+        """The step that was started took so long."""
+
+
+def streaming_log(
+    latencies_s: Sequence[float] | np.ndarray,
+    frame_period_s: float,
+    *,
+    rule: StartRule | None = None,
+    least_frames: int = 120,
+) -> list[Publication]:
+    """What a loop over frames 0, 1, 2, ... at `frame_period_s` publishes, and when; it has the first frame at 0 s.
+
+    A network that is free asks the rule about the newest frame at once, or about the next one when it has had that. The
+    steps take `latencies_s` in their order, over and over.
 
     Args:
+        rule: when a step starts; None: the latest-frame policy, at once.
         least_frames: frames that are simulated at least; every latency is used once in any case.
-
-    Returns:
-        int64 `(n,)`: age in frames at each frame from the first labels on.
     """
     if len(latencies_s) == 0:
         raise InputError("no latency samples | measure the configuration first")
@@ -64,9 +82,32 @@ def streaming_ages(
         frame_offset(latency_s, frame_period_s)
         newest = math.floor(free_s / frame_period_s + ROUNDING)
         taken = max(newest, taken + 1)
+        while rule is not None and not rule.takes(taken, taken * frame_period_s, free_s):
+            taken += 1
         free_s = max(free_s, taken * frame_period_s) + latency_s
+        if rule is not None:
+            rule.finished(latency_s)
         log.append(Publication(free_s, taken))
-    frames = np.arange(math.floor(free_s / frame_period_s + ROUNDING) + 1)
+    return log
+
+
+def streaming_ages(
+    latencies_s: Sequence[float] | np.ndarray,
+    frame_period_s: float,
+    *,
+    rule: StartRule | None = None,
+    least_frames: int = 120,
+) -> np.ndarray:
+    """How many frames old the labels are that a reader finds at each frame of the loop of `streaming_log`.
+
+    Labels are read until newer ones come: where a step takes longer than a frame period they are older than
+    k = ceil(l / d) at most frames, which `offset_probabilities` leaves out. Arguments as of `streaming_log`.
+
+    Returns:
+        int64 `(n,)`: age in frames at each frame from the first labels on.
+    """
+    log = streaming_log(latencies_s, frame_period_s, rule=rule, least_frames=least_frames)
+    frames = np.arange(math.floor(log[-1].published_at_s / frame_period_s + ROUNDING) + 1)
     read = streaming_offsets(log, (frames * frame_period_s).tolist())
     return np.array(
         [frame - source for frame, source in zip(frames, read, strict=True) if source is not None], np.int64

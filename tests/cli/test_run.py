@@ -97,6 +97,8 @@ def test_run_stops_after_the_frames_asked_for(bundle, images):
         (["--source", "street", "--configuration", "big"], "has no configuration 'big'"),
         (["--source", "street", "--configuration", "plain_32x48", "--profile", "p.json"], "contradict each other"),
         (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
+        ([*PLAIN, "--schedule", "newest"], "unknown schedule 'newest'"),
+        ([*PLAIN, "--schedule", "shrinking-tail", "--no-pace"], "contradict each other"),
         (["--source", "street", "--configuration", "plain_32x48", "--json", "--json-lines", "-"], "both write"),
         (["--source", "street", "--profile", "missing.json"], "no device profile"),
         (
@@ -126,3 +128,12 @@ def test_run_leaves_no_video_when_the_source_breaks(bundle, images, tmp_path):
     assert result.exit_code == 2
     assert "broke at frame 3 of 6" in result.stderr
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_run_keeps_to_the_schedule(bundle, images):
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
+        "--schedule", "every-n-th:3", "--json",
+    )  # fmt: skip
+    summary = json.loads(result.stdout)
+    assert (summary["results"], summary["schedule"]) == (2, "every-n-th:3")

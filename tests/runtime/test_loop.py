@@ -268,3 +268,62 @@ def test_slot_gives_what_is_left_after_it_was_closed():
     slot.put(1)
     slot.close()
     assert (slot.take(), slot.take()) == (1, None)
+
+
+def test_slot_drops_what_is_not_accepted_and_waits_for_the_next_one():
+    slot: LatestSlot[int] = LatestSlot(threading.Event(), capacity=9)
+    for item in (1, 2, 3):
+        slot.put(item)
+    noted = []
+    assert slot.take(noted.append, accepts=lambda item: item > 2) == 3
+    assert (noted, slot.dropped) == ([3], 2)
+
+
+def test_the_worker_keeps_to_the_schedule(session):
+    with Loop(session, VideoSource(NumberedVideo(10), paced=False), schedule="every-n-th:4") as loop:
+        indices = [result.frame_index for result in loop]
+    assert indices == [0, 4, 8]
+    assert loop.summary.frames_dropped == 7
+    assert loop.summary.schedule == "every-n-th:4"
+
+
+class SkippingFrameOne:
+    """A schedule, and its rule, that leaves frame 1 and keeps what it was asked and told."""
+
+    name = "skipping"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, float, float]] = []
+        self.latencies_s: list[float] = []
+
+    def start_rule(self, fps: float) -> "SkippingFrameOne":
+        assert fps == ScriptedSource.fps
+        return self
+
+    def takes(self, index: int, captured_at_s: float, free_at_s: float) -> bool:
+        self.asked.append((index, captured_at_s, free_at_s))
+        return index != 1
+
+    def finished(self, latency_s: float) -> None:
+        self.latencies_s.append(latency_s)
+
+
+def test_the_worker_waits_for_the_next_frame_when_the_schedule_leaves_one(session):
+    held, source, schedule = HeldSession(session), ScriptedSource(3), SkippingFrameOne()
+    with Loop(held, source, schedule=schedule) as loop:
+        source.allowed.release()
+        assert held.entered.acquire(timeout=10)
+        source.allowed.release()
+        until(lambda: loop.summary.frames_captured == 2)
+        held.allowed.release(2)
+        until(lambda: len(schedule.asked) == 2)
+        source.allowed.release(2)
+        results = list(loop)
+    assert [result.frame_index for result in results] == [0, 2]
+    first, left, waited_for = schedule.asked
+    assert first[2] < first[1]
+    # Free again only after it came, and before the one that it waited for.
+    assert left[1] < left[2]
+    assert waited_for[2] == left[2] < waited_for[1]
+    assert schedule.latencies_s == [result.step_ms / 1e3 for result in results]
+    assert loop.summary.frames_dropped == 1

@@ -5,6 +5,7 @@ from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.pick import pick
+from edgeseg.runtime.schedule import Schedule
 
 PLAIN, PHASES, FRAMES = "plain_32x48", "phases_32x48_rho0-concat", "frames_32x48"
 # Tables at 15 frames/s (period 66.7 ms): plain .6 .5 .4, phases .55 .5 .45, frames .58 .5 .4
@@ -231,3 +232,30 @@ def test_json_tells_configuration_and_compensation_apart(movable):
 def test_another_rate_than_that_of_the_measured_flow_is_noted(movable):
     notes = pick(movable, moved_profile(movable), 30.0).notes
     assert any("with the flow of 15 frames/s beside the network" in note for note in notes)
+
+
+def test_a_schedule_is_picked_along_when_it_gives_fresher_labels(bundle):
+    # A step takes a little more than one and a half periods of 30 frames/s.
+    chosen = pick(bundle, profile(bundle, {PLAIN: (50.7,)}), 30.0)
+    assert chosen.schedule.name == "shrinking-tail"
+    assert chosen.row.streaming_lamiou == pytest.approx(0.475, abs=0.002)
+    assert chosen.row.latest_frame_lamiou < chosen.row.streaming_lamiou
+    assert "the loop's schedule is shrinking-tail, with which it reads" in chosen.reason
+
+
+def test_latest_frame_is_picked_when_another_schedule_gives_nothing(bundle):
+    chosen = pick(bundle, profile(bundle, {PLAIN: (40.0,)}), 15.0)
+    assert chosen.schedule.name == "latest-frame"
+    assert "schedule" not in chosen.reason
+
+
+def test_the_schedule_that_was_asked_for_is_reckoned_with(bundle):
+    measured = profile(bundle, {PLAIN: (50.7,)})
+    asked = pick(bundle, measured, 30.0, schedules=(Schedule("latest-frame"),))
+    assert asked.schedule.name == "latest-frame"
+    assert asked.row.streaming_lamiou == pick(bundle, measured, 30.0).row.latest_frame_lamiou
+    named = pick(bundle, measured, 30.0, schedules=(Schedule("every-n-th", 5.0),))
+    assert named.row.latest_frame_lamiou is None
+    assert "the loop's schedule is every-n-th:5, as asked" in named.reason
+    with pytest.raises(InputError, match="no schedule to choose from"):
+        pick(bundle, measured, 30.0, schedules=())

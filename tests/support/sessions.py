@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from edgeseg.config import UNCOMPENSATED, Compensation
+from edgeseg.runtime.schedule import LATEST_FRAME
 from edgeseg.runtime.session import Session
 
 
@@ -17,7 +18,7 @@ class HeldSession:
     def __init__(self, session: Session, compensation: Compensation = UNCOMPENSATED) -> None:
         self._session = session
         self.configuration, self.classes = session.configuration, session.classes
-        self.compensation, self.pick = compensation, None
+        self.compensation, self.schedule, self.pick = compensation, LATEST_FRAME, None
         self.entered, self.allowed = threading.Semaphore(0), threading.Semaphore(0)
 
     def step(self, frame: np.ndarray) -> np.ndarray:
