@@ -79,6 +79,8 @@ def precision_facts(entry: "BundleConfiguration") -> dict[str, Any]:
         "state_dtype": entry.knobs.state_dtype,
         "miou_drop": parity.miou_drop if parity else None,
         "layers": entry.notes.get("lower_precision"),
+        "sensitivity": entry.notes.get("sensitivity"),
+        "changed_stops": entry.notes.get("changed_stops"),
         "calibration": entry.calibration.as_dict() if entry.calibration else None,
     }
 
@@ -95,12 +97,25 @@ def precision_cells(entry: "BundleConfiguration") -> dict[str, str]:
     }
 
 
+def precision_notes(entry: "BundleConfiguration") -> list[str]:
+    """What was kept in FP32 so that the drop is allowed, and which share of the tokens stops elsewhere than in FP32."""
+    sensitivity, changed, texts = entry.notes.get("sensitivity"), entry.notes.get("changed_stops"), []
+    if sensitivity:
+        texts.append(
+            f"kept in FP32: {', '.join(sensitivity['kept'])}; without that the drop is {sensitivity['drop_before']:.4f}"
+        )
+    if changed:
+        texts.append(f"{100 * changed['share']:.2f} % of the tokens stop elsewhere than in FP32")
+    return texts
+
+
 def precision_remarks(entries: Sequence["BundleConfiguration"]) -> list[str]:
     """Lines below the table."""
     lower = [entry for entry in entries if not entry.knobs.is_exact]
     lines = []
     calibrations = dict.fromkeys(entry.calibration.text for entry in lower if entry.calibration)
     lines += [f"calibrated: {text}" for text in calibrations]
+    lines += [f"{entry.name}: {text}" for entry in lower for text in precision_notes(entry)]
     if any(entry.parity is None or entry.parity.miou_drop is None for entry in lower):
         lines.append("drop -: what the precision costs in mIoU was not measured | give labelled video with --data")
     return lines

@@ -109,13 +109,14 @@ def _bundle_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[dict[s
 
 
 def _precision_facts(entry: "BundleConfiguration") -> dict[str, Any]:
-    from edgeseg.cli.export_precision import precision_cells, precision_facts
+    from edgeseg.cli.export_precision import precision_cells, precision_facts, precision_notes
 
     cells = precision_cells(entry)
     return {
         "drop": cells["drop"],
         "lower precision": cells["layers"],
         "calibrated": entry.calibration.text if entry.calibration else "",
+        "precision notes": precision_notes(entry),
         "precision": precision_facts(entry),
     }
 
@@ -271,7 +272,7 @@ def _folded(facts: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[dict[str
     data = {row["on"] for row in rows}
     shown = []
     for row, moved in zip(rows, best, strict=True):
-        left_out = {"compensated", "precision", "calibrated", *(("on",) if len(data) == 1 else ())}
+        left_out = {"compensated", "precision", "precision notes", "calibrated", *(("on",) if len(data) == 1 else ())}
         # Columns about precision are for bundles that have a lower one.
         left_out |= {name for name in ("drop", "lower precision") if not any(row[name] for row in rows)}
         cells = {key: value for key, value in row.items() if key not in left_out}
@@ -283,6 +284,9 @@ def _folded(facts: dict[str, Any], rows: list[dict[str, Any]]) -> tuple[dict[str
     calibrated = dict.fromkeys(row["calibrated"] for row in rows if row["calibrated"])
     if calibrated:
         facts = {**facts, "calibrated": "; ".join(calibrated)}
+    notes = [f"{row['configuration']}: {text}" for row in rows for text in row["precision notes"]]
+    if notes:
+        facts = {**facts, "precision": "; ".join(notes)}
     ways = dict.fromkeys(moved[0] for moved in best if moved)
     if ways:
         facts = {**facts, "moved by": f"{' or '.join(ways)}"}

@@ -1,14 +1,17 @@
 """`edgeseg export --precision` from the outside, and what becomes of its bundle: info, profile, pick."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import Bundle, save_manifest
 from edgeseg.cli import main
+from edgeseg.cli.export_precision import precision_remarks
 from edgeseg.export.calibration import SteadyState
 
 EIGHT = ("--calib", "VIDEO", "--calib-images", "8")
@@ -169,3 +172,22 @@ def test_mistake_is_one_line_and_leaves_nothing(made, tmp_path, arguments, messa
     )
     assert message.replace("CKPT", str(made / "net.safetensors")) in text.replace("\n", " ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_kept_and_tokens_that_stop_elsewhere_are_told(made, tmp_path):
+    bundle = Bundle.open(shutil.copytree(made / "a.edgeseg", tmp_path / "b.edgeseg"))
+    notes = {"sensitivity": {"kept": ["a.conv", "b.conv"], "drop_before": 0.0312}, "changed_stops": {"share": 0.0123}}
+    told = {
+        name: replace(entry, notes={**entry.notes, **notes}) if name.endswith("_int8") else entry
+        for name, entry in ((entry.name, entry) for entry in bundle.configurations)
+    }
+    save_manifest(replace(bundle, configurations=tuple(told.values())))
+    kept = "kept in FP32: a.conv, b.conv; without that the drop is 0.0312"
+    name, *_ = (name for name in told if name.endswith("_int8"))
+    assert precision_remarks(tuple(told.values()))[2:4] == [
+        f"{name}: {kept}",
+        f"{name}: 1.23 % of the tokens stop elsewhere than in FP32",
+    ]
+    assert kept in " ".join(run("info", bundle.root).split())
+    rows = json.loads(run("info", bundle.root, "--json"))["configurations"]
+    assert [row["precision"]["sensitivity"] for row in rows[:2]] == [None, notes["sensitivity"]]

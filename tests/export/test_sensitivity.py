@@ -1,5 +1,7 @@
 """A layer that INT8 spoils is found and kept in FP32, and no more layers than that."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import onnx
@@ -208,16 +210,20 @@ def test_loss_that_half_the_layers_do_not_cure_is_refused(export, requests_of, t
     assert not (tmp_path / "a.edgeseg").exists()
 
 
-def test_what_was_trained_for_int8_is_not_ranked(data, requests_of, monkeypatch):
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_loss_of_what_has_no_calibrated_int8_graph_is_refused_without_ranking(
+    precision, data, requests_of, monkeypatch
+):
     (request,) = requests_of()
     base = request.source.variant(request.knobs.exact)
-    monkeypatch.setattr(Lowering, "variant", lambda self, knobs: base)
-    lowering = Lowering(base, None, PrecisionOptions(max_drop=0.0))
+    # FP16 graphs, and INT8 ones with the ranges of training.
+    lowering = Lowering(base, None, PrecisionOptions(max_drop=0.05))
+    monkeypatch.setattr(lowering, "variant", lambda knobs: replace(base, knobs=knobs))
+    scores = {"fp32": 0.9, precision: 0.8}
+    monkeypatch.setattr(precision_loss.DropMeter, "miou", lambda self, variant: scores[variant.knobs.precision])
     lower = precision_loss.LowerVariants(lowering, data, 1, Told())
-    monkeypatch.setattr(lower._meter, "miou", iter((0.9, 0.8)).__next__, raising=True)
-    monkeypatch.setattr(lower, "_miou", lambda variant, beside="": lower._meter.miou())
-    with pytest.raises(ParityError, match=r"--max-drop is 0 \| allow more"):
-        lower.made(request.knobs)
+    with pytest.raises(ParityError, match=r"0\.1000 below .* and --max-drop is 0\.05 \| allow more"):
+        lower.made(replace(request.knobs, precision=precision))
 
 
 @pytest.mark.parametrize("needed", [1, 2, 3, 5, 8, 13])
