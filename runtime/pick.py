@@ -48,6 +48,10 @@ class PickRow:
     """miou - streaming_lamiou: what the delay costs."""
     is_bound: bool
     """Whether the delay lies beyond the accuracy table, so that its last entry stands for a lower one."""
+    mean_age_ms: float
+    """Predicted mean over the camera's frames of how old the frame is that the labels read there come from."""
+    steps_per_s: float
+    """Predicted steps of the network per second."""
     samples: int
     flow_p90_ms: float | None = None
     """90th percentile of what a camera frame's flow took beside the network; None without compensation."""
@@ -189,14 +193,12 @@ def pick_row(
     assert accuracy is not None
     table = rated_table(candidate, fps)
     median_s = entry.percentile_ms(50) / 1e3
-    by_schedule = {
-        schedule.name: table.streaming(entry.latencies_s, schedule.start_rule(fps)) for schedule in schedules
-    }
+    loops = {schedule.name: table.streamed(entry.latencies_s, schedule.start_rule(fps)) for schedule in schedules}
     first = schedules[0].name
-    best = max(by_schedule, key=lambda name: by_schedule[name])
+    best = max(loops, key=lambda name: loops[name].slamiou)
     # A schedule that waits makes results rarer: it has to be worth it.
-    schedule = best if by_schedule[best] >= by_schedule[first] + SCHEDULE_GAIN else first
-    streaming = by_schedule[schedule]
+    schedule = best if loops[best].slamiou >= loops[first].slamiou + SCHEDULE_GAIN else first
+    loop = loops[schedule]
     return PickRow(
         name=candidate.name,
         configuration=candidate.configuration.name,
@@ -206,17 +208,19 @@ def pick_row(
         p99_ms=entry.percentile_ms(99),
         offset=table.offset(median_s),
         miou=accuracy.miou[0],
-        streaming_lamiou=streaming,
+        streaming_lamiou=loop.slamiou,
         expected_lamiou=table.expected(entry.latencies_s),
         median_lamiou=table.lamiou(median_s),
-        latency_tax=latency_tax(accuracy.table, streaming),
+        latency_tax=latency_tax(accuracy.table, loop.slamiou),
         is_bound=table.is_bound(median_s),
+        mean_age_ms=1e3 * loop.mean_age_s,
+        steps_per_s=loop.steps_per_s,
         samples=len(entry.samples_ms),
         flow_p90_ms=float(np.percentile(entry.flow_ms, 90)) if entry.flow_ms else None,
         skipped=entry.skipped,
         excluded=flow_fault([flow / 1e3 for flow in entry.flow_ms], fps),
         schedule=schedule,
-        latest_frame_lamiou=by_schedule.get(LATEST_FRAME.name),
+        latest_frame_lamiou=loops[LATEST_FRAME.name].slamiou if LATEST_FRAME.name in loops else None,
     )
 
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "info": "Say what a bundle, checkpoint or device profile holds.",
     "profile": "Measure a bundle's configurations on this device and pick one.",
     "pick": "Pick a configuration from a stored device profile.",
+    "simulate": "Predict what each schedule of the camera loop reaches, without a camera.",
     "tune": "Choose the token plan of a ViT for this device and frame rate.",
     "run": "Run a camera loop.",
     "show": "Show what motion compensation changes, or which tokens stop where.",

@@ -8,7 +8,19 @@ import numpy as np
 
 from edgeseg.errors import InputError
 from edgeseg.metrics.latency_aware import ROUNDING, AccuracyTable, frame_offset, offset_probabilities
-from edgeseg.metrics.streaming import StartRule, streaming_ages
+from edgeseg.metrics.streaming import StartRule, streaming_ages, streaming_log
+
+
+@dataclass(frozen=True)
+class StreamedLoop:
+    """What is predicted for a loop: what its reader finds at each camera frame, and how often the network runs."""
+
+    slamiou: float
+    """Predicted sLAmIoU."""
+    mean_age_s: float
+    """Mean over the camera's frames of how old the frame is that the labels read there come from."""
+    steps_per_s: float
+    """Steps of the network per second."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +62,25 @@ class RatedTable:
         return sum(share * self._between(self._entry(k)) for k, share in shares.items())
 
     def streaming(self, latencies_s: Sequence[float] | np.ndarray, rule: StartRule | None = None) -> float:
-        """Predicted sLAmIoU: mean of the table over the ages that a reader of the loop finds (`streaming_ages`).
+        """Predicted sLAmIoU, as `streamed` tells it."""
+        return self.streamed(latencies_s, rule).slamiou
+
+    def streamed(self, latencies_s: Sequence[float] | np.ndarray, rule: StartRule | None = None) -> StreamedLoop:
+        """The loop whose steps take `latencies_s`: the table's mean over the ages that its reader finds.
 
         Args:
             rule: when the loop starts a step, used up by the call; None: the latest-frame policy.
         """
-        return self.mean_over(streaming_ages(latencies_s, 1.0 / self.camera_fps, rule=rule))
-
-    def mean_over(self, ages: np.ndarray) -> float:
-        """Mean of the table over `ages`, int64 `(n,)` in frames of the camera."""
-        values, counts = np.unique(ages, return_counts=True)
-        return float(np.average([self._between(self._entry(int(age))) for age in values], weights=counts))
+        period_s = 1.0 / self.camera_fps
+        log = streaming_log(latencies_s, period_s, rule=rule)
+        took_s = log[-1].published_at_s - log[0].published_at_s
+        ages, counts = np.unique(streaming_ages(log, period_s), return_counts=True)
+        values = [self._between(self._entry(int(age))) for age in ages]
+        return StreamedLoop(
+            slamiou=float(np.average(values, weights=counts)),
+            mean_age_s=float(np.average(ages, weights=counts)) * period_s,
+            steps_per_s=(len(log) - 1) / took_s if took_s > 0 else math.inf,
+        )
 
     def best_from(self, latency_s: float) -> float:
         """Highest LAmIoU at this latency or a greater one."""

@@ -91,22 +91,15 @@ def streaming_log(
     return log
 
 
-def streaming_ages(
-    latencies_s: Sequence[float] | np.ndarray,
-    frame_period_s: float,
-    *,
-    rule: StartRule | None = None,
-    least_frames: int = 120,
-) -> np.ndarray:
-    """How many frames old the labels are that a reader finds at each frame of the loop of `streaming_log`.
+def streaming_ages(log: Sequence[Publication], frame_period_s: float) -> np.ndarray:
+    """How many frames old the labels are that a reader finds at each frame of the loop that `streaming_log` simulates.
 
     Labels are read until newer ones come: where a step takes longer than a frame period they are older than
-    k = ceil(l / d) at most frames, which `offset_probabilities` leaves out. Arguments as of `streaming_log`.
+    k = ceil(l / d) at most frames, which `offset_probabilities` leaves out.
 
     Returns:
         int64 `(n,)`: age in frames at each frame from the first labels on.
     """
-    log = streaming_log(latencies_s, frame_period_s, rule=rule, least_frames=least_frames)
     frames = np.arange(math.floor(log[-1].published_at_s / frame_period_s + ROUNDING) + 1)
     read = streaming_offsets(log, (frames * frame_period_s).tolist())
     return np.array(

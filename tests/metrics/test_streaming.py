@@ -6,7 +6,12 @@ import pytest
 from edgeseg.errors import InputError
 from edgeseg.metrics.latency_aware import AccuracyTable, OffsetScores
 from edgeseg.metrics.rated_table import RatedTable
-from edgeseg.metrics.streaming import Publication, streaming_ages, streaming_offsets, streaming_scores
+from edgeseg.metrics.streaming import Publication, streaming_ages, streaming_log, streaming_offsets, streaming_scores
+
+
+def ages(latencies_s: list[float], least_frames: int = 120) -> list[int]:
+    """Of a camera of 10 frames/s."""
+    return streaming_ages(streaming_log(latencies_s, 0.1, least_frames=least_frames), 0.1).tolist()
 
 
 def test_newest_publication_no_later_than_the_frame_is_read():
@@ -44,28 +49,26 @@ def test_streaming_score_equals_the_table_entry_when_the_delay_is_constant():
 
 @pytest.mark.parametrize("latency_s", [0.02, 0.1])
 def test_labels_are_one_frame_old_when_a_step_takes_at_most_a_period(latency_s):
-    assert set(streaming_ages([latency_s], 0.1)) == {1}
+    assert set(ages([latency_s])) == {1}
 
 
 def test_labels_are_held_when_a_step_takes_longer_than_a_period():
     # Begun at 0, .15, .30, ... on frames 0, 1, 3, 4, 6, ...; ready at .15, .30, .45, ...
-    ages = streaming_ages([0.15], 0.1, least_frames=6)
-    assert ages[:5].tolist() == [2, 2, 3, 2, 2]
+    assert ages([0.15], least_frames=6)[:5] == [2, 2, 3, 2, 2]
 
 
 def test_latencies_are_used_in_their_order():
     # Ready at .05, .35 (begun on frame 1), .40 (begun on frame 3, the newest): frames 1 to 4 read 0, 0, 0, 3.
-    assert streaming_ages([0.05, 0.25, 0.05], 0.1, least_frames=1)[:4].tolist() == [1, 2, 3, 1]
+    assert ages([0.05, 0.25, 0.05], least_frames=1)[:4] == [1, 2, 3, 1]
 
 
 def test_every_latency_is_used_however_few_frames_are_asked_for():
-    ages = streaming_ages([0.05] * 50 + [0.45], 0.1, least_frames=1)
-    assert collections.Counter(ages.tolist())[1] == 50
+    assert collections.Counter(ages([0.05] * 50 + [0.45], least_frames=1))[1] == 50
 
 
 def test_ages_are_refused_without_samples():
     with pytest.raises(InputError, match="no latency samples"):
-        streaming_ages([], 0.1)
+        streaming_log([], 0.1)
 
 
 def test_streaming_prediction_is_below_the_expected_score_when_labels_are_held():

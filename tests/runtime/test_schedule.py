@@ -74,7 +74,7 @@ def test_shrinking_tail_follows_the_latency_when_it_changes():
 
 def test_shrinking_tail_gives_fresher_labels_when_steps_take_a_little_more_than_one_and_a_half_periods():
     ages = {
-        schedule.name: streaming_ages([0.152], 0.1, rule=schedule.start_rule(10.0), least_frames=300).mean()
+        schedule.name: streaming_ages(streaming_log([0.152], 0.1, rule=schedule.start_rule(10.0)), 0.1).mean()
         for schedule in CHOICES
     }
     assert ages["shrinking-tail"] == pytest.approx(2.5, abs=0.01)
@@ -112,3 +112,12 @@ def test_the_prediction_is_that_of_the_schedule():
     # Half of the frames read labels two frames old, the others three.
     assert shrinking == pytest.approx(0.5, abs=0.005)
     assert rated.streaming([0.152]) < 0.48
+
+
+def test_the_prediction_tells_ages_and_steps():
+    rated = RatedTable(AccuracyTable((0.9, 0.8, 0.6, 0.4, 0.3)), 10.0, 10.0)
+    loop = rated.streamed([0.152] * 100, Schedule("shrinking-tail").start_rule(10.0))
+    assert loop.mean_age_s == pytest.approx(0.25, abs=0.001)
+    assert loop.steps_per_s == pytest.approx(5.0)
+    # A step without any wait between.
+    assert rated.streamed([0.152] * 100).steps_per_s == pytest.approx(1 / 0.152)
