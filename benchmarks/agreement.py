@@ -1,6 +1,7 @@
 """Whether the camera loop reaches the sLAmIoU that is predicted for it.
 
-    python -m benchmarks.agreement --camvid FOLDER --bundle BUNDLE [--configuration NAME ...] [--out DIR]
+    python -m benchmarks.agreement --camvid FOLDER --bundle BUNDLE [--configuration NAME ...] [--schedule NAMES]
+        [--out DIR]
 
 CamVid val is played from memory at several camera rates, by the loop as `edgeseg run` runs it, several times each. The
 prediction comes from latencies that were profiled right before on frames of the same video, with the flow beside the
@@ -35,6 +36,7 @@ from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.profiler import profile_bundle
 from edgeseg.runtime.result import Result
 from edgeseg.runtime.run import run_loop
+from edgeseg.runtime.schedule import LATEST_FRAME, Schedule
 from edgeseg.runtime.session import load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.shipped import bundle_path
@@ -64,11 +66,12 @@ class Played(Video):
 
 @dataclass(frozen=True)
 class Case:
-    """What is run: a configuration, how its labels are moved, and the camera's rate."""
+    """What is run: a configuration, how its labels are moved, the camera's rate, and when a step starts."""
 
     configuration: BundleConfiguration
     compensation: Compensation
     fps: float
+    schedule: Schedule = LATEST_FRAME
 
 
 def accuracy_table(recording: Recording, maps: Sequence[np.ndarray], compensation: Compensation) -> AccuracyTable:
@@ -102,6 +105,7 @@ def loop_score(bundle: Bundle, case: Case, recording: Recording, threads: int) -
         bundle,
         configuration=case.configuration.name,
         compensation=case.compensation,
+        schedule=case.schedule,
         threads=threads,
         frame_size_hw=video.size_hw,
     ) as session:
@@ -120,14 +124,19 @@ def case_row(
     """Prediction and runs of one case."""
     rated = RatedTable(table, table_fps=case.fps, camera_fps=case.fps)
     latencies_s = profiled_s(bundle, case, recording, threads)
+
+    def prediction(steps_s: Sequence[float] | np.ndarray) -> float:
+        return rated.streaming(steps_s, case.schedule.start_rule(case.fps))
+
     scored = [loop_score(bundle, case, recording, threads) for _ in range(runs)]
     scores = [score for score, _ in scored]
-    predicted, measured = rated.streaming(latencies_s), statistics.median(scores)
-    own = [score - rated.streaming(steps_s) for score, steps_s in scored]
+    predicted, measured = prediction(latencies_s), statistics.median(scores)
+    own = [score - prediction(steps_s) for score, steps_s in scored]
     return {
         "configuration": case.configuration.name,
         "compensation": case.compensation.name,
         "fps": case.fps,
+        "schedule": case.schedule.name,
         "profiled p50 ms": round(1e3 * float(np.median(latencies_s)), 1),
         "run p50 ms": round(1e3 * statistics.median(each for _, steps_s in scored for each in steps_s), 1),
         "predicted": round(predicted, 3),
@@ -147,6 +156,7 @@ def main() -> None:
     parser.add_argument("--configuration", action="append", help="stateless; may be repeated [default: all stateless]")
     parser.add_argument("--compensation", default="none,late-warp,late-warp+extrapolate")
     parser.add_argument("--fps", type=float, action="append", help="may be repeated [default: 15, 30, 60]")
+    parser.add_argument("--schedule", default="latest-frame,shrinking-tail", help="names, commas between")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a step")
     parser.add_argument("--frames", type=int, help="frames of the video; default: all")
@@ -186,9 +196,10 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
         for compensation in parse_compensations(options.compensation):
             table = accuracy_table(recording, maps, compensation)
             for fps in options.fps or (15.0, 30.0, 60.0):
-                case = Case(entry, compensation, fps)
-                rows.append(case_row(bundle, case, table, recording, runs=options.runs, threads=options.threads))
-                print(rows[-1], file=sys.stderr, flush=True)
+                for name in options.schedule.split(","):
+                    case = Case(entry, compensation, fps, Schedule.parse(name))
+                    rows.append(case_row(bundle, case, table, recording, runs=options.runs, threads=options.threads))
+                    print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
 

@@ -16,6 +16,7 @@ from edgeseg.classes import ClassSet
 from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.data.street import StreetDataset
 from edgeseg.errors import InputError
+from edgeseg.runtime.schedule import LATEST_FRAME, SHRINKING_TAIL
 from edgeseg.shipped import bundle_path
 
 FAST = "swiftnet_r18_268x360_w0.25_s4"
@@ -49,12 +50,14 @@ def test_played_frames_are_copies_so_that_the_loop_owns_what_it_takes(street):
     np.testing.assert_array_equal(played.labels(3), street.labels[3])
 
 
-def row(bundle, street, monkeypatch, *, predicted_s: float, scores: list[float], steps_s: float) -> dict:
+def row(
+    bundle, street, monkeypatch, *, predicted_s: float, scores: list[float], steps_s: float, schedule=LATEST_FRAME
+) -> dict:
     """The row of a case whose profile and runs are given."""
     runs = iter(scores)
     monkeypatch.setattr(benchmark, "profiled_s", lambda *arguments: np.full(4, predicted_s))
     monkeypatch.setattr(benchmark, "loop_score", lambda *arguments: (next(runs), [steps_s] * 4))
-    case = benchmark.Case(bundle.configuration(FAST), UNCOMPENSATED, 10.0)
+    case = benchmark.Case(bundle.configuration(FAST), UNCOMPENSATED, 10.0, schedule)
     table = benchmark.AccuracyTable((0.9, 0.8, 0.7, 0.6))
     return benchmark.case_row(bundle, case, table, street, runs=len(scores), threads=1)
 
@@ -76,10 +79,24 @@ def test_a_case_does_not_hold_when_the_run_had_other_latencies_which_its_own_fig
     assert (found["profiled p50 ms"], found["run p50 ms"]) == (100.0, 0.0)
 
 
+def test_a_case_is_predicted_by_its_schedule(bundle, street, monkeypatch):
+    # Half of the frames read labels two frames old, the others three.
+    found = row(
+        bundle,
+        street,
+        monkeypatch,
+        predicted_s=0.152,
+        scores=[0.65],
+        steps_s=0.152,
+        schedule=Schedule("shrinking-tail"),
+    )
+    assert (found["schedule"], found["predicted"], found["holds"]) == ("shrinking-tail", 0.65, "yes")
+
+
 def options(**changes) -> argparse.Namespace:
     values = {
         "camvid": Path("there"), "bundle": "shipped:street", "configuration": [FAST], "fps": [10.0], "runs": 1,
-        "compensation": "late-warp", "threads": 1, "frames": 8,
+        "compensation": "late-warp", "threads": 1, "frames": 8, "schedule": "shrinking-tail",
     }  # fmt: skip
     return argparse.Namespace(**(values | changes))
 
@@ -91,6 +108,7 @@ def test_the_case_is_profiled_and_run_in_the_loop(street, monkeypatch):
     monkeypatch.setattr(benchmark, "MAX_OFFSET", 4)
     (found,) = benchmark.measure(options())
     assert (found["configuration"], found["compensation"]) == (FAST, Compensation("late-warp").name)
+    assert found["schedule"] == "shrinking-tail"
     assert 0 < found["predicted"] < 1
     assert 0 < found["loop"] < 1
     assert found["profiled p50 ms"] > 0
