@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import cv2
 import numpy as np
@@ -20,6 +20,9 @@ from edgeseg.runtime.overlay import VideoWriter, overlay, resize_labels, video_w
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.session import Session
 from edgeseg.runtime.source import Source
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.viewer import Viewer
 
 SCORE_BYTES = 512 << 20
 """Label maps kept for the score; a longer run is scored up to there."""
@@ -68,6 +71,7 @@ def run_loop(
     compensation: Compensation | None = None,
     rate: str | None = None,
     check_consistency: bool = False,
+    viewer: Callable[[Loop], "Viewer"] | None = None,
 ) -> RunReport:
     """Run `session` over `source` until it ends, `frames` results or `seconds` have come, or Ctrl-C.
 
@@ -80,6 +84,7 @@ def run_loop(
         save: overlay video (.mp4) at the source's frame rate: each result is shown until the next one.
         json_lines: one line per result: frame index, times, age, step time.
         progress: called with each result.
+        viewer: makes the live view of the loop, which then shows each result and ends before the loop does.
         compensation, rate, check_consistency: as in `Loop`. Labels whose invalid pixels are marked are not scored.
 
     Raises:
@@ -98,10 +103,13 @@ def run_loop(
         loop = stack.enter_context(
             Loop(session, source, compensation=compensation, rate=rate, check_consistency=check_consistency)
         )
+        view = None if viewer is None else stack.enter_context(viewer(loop))
         try:
             for results, result in enumerate(loop, start=1):
                 # First of all: a Ctrl-C after anything was written finds a result to end the video with.
                 first, before, last = first or result, last, result
+                if view is not None:
+                    view.show(result)
                 if writer is not None:
                     _write(writer, before, result, classes)
                 if json_lines is not None:

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
 @click.option("--save", metavar="FILE.mp4", help="Write a video with the labels over the frames.")
 @click.option("--json-lines", metavar="FILE", help="Write a line of JSON per result; - for standard output.")
+@click.option("--serve", metavar="[HOST:]PORT",
+              help="Show it in a browser, with figures at /metrics and /healthz; on this machine alone unless HOST is "
+              "another address, which needs a token.")  # fmt: skip
+@click.option("--token", metavar="TEXT", help="What viewers have to know. Other users of this machine can see it here.")
+@click.option("--token-file", metavar="FILE", help="File whose first line is the token.")
+@click.option("--tls-cert", metavar="FILE.pem", help="Serve over TLS with this certificate chain.")
+@click.option("--tls-key", metavar="FILE.pem", help="Its private key.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def command(
     bundle: str,
@@ -66,6 +73,11 @@ def command(
     seconds: float | None,
     save: str | None,
     json_lines: str | None,
+    serve: str | None,
+    token: str | None,
+    token_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
     as_json: bool,
 ) -> None:
     """Run BUNDLE over a source: the newest frame in, its labels out, until the source ends or Ctrl-C.
@@ -81,6 +93,7 @@ def command(
     from dataclasses import replace
 
     from edgeseg.bundle import Bundle
+    from edgeseg.cli.live_view import live_view
     from edgeseg.cli.options import check_different_files, measuring_bar
     from edgeseg.errors import InputError
     from edgeseg.runtime.run import run_loop
@@ -102,6 +115,9 @@ def command(
         )
     check_different_files(source=source, save=save, json_lines=json_lines)
     opened = Bundle.open(bundle_path(bundle))
+    viewer = click.get_current_context().with_resource(
+        live_view(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
+    )
     camera = open_source(source, fps=fps, paced=not no_pace, split=split)
     try:
         with measuring_bar() as measuring:
@@ -132,6 +148,7 @@ def command(
                 compensation=replace(session.compensation, mark_invalid=mark_invalid),
                 rate=rate,
                 check_consistency=check_consistency,
+                viewer=viewer,
             )
     finally:
         camera.close()
