@@ -16,7 +16,7 @@ from edgeseg.classes import ClassSet
 from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.data.street import StreetDataset
 from edgeseg.errors import InputError
-from edgeseg.runtime.schedule import LATEST_FRAME, SHRINKING_TAIL
+from edgeseg.runtime.schedule import LATEST_FRAME, Schedule
 from edgeseg.shipped import bundle_path
 
 FAST = "swiftnet_r18_268x360_w0.25_s4"
