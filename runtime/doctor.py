@@ -16,8 +16,11 @@ _EXTRAS = {
     "safetensors": ("train", "checkpoints"),
     "onnx": ("export", "export"),
     "onnxscript": ("export", "export"),
+    "modelopt": ("quant", "INT8 and FP16"),
     "matplotlib": ("plot", "plots"),
 }
+_DISTRIBUTIONS = {"modelopt": "nvidia-modelopt"}
+"""Module -> the package that it comes in, where that has another name."""
 _PROVIDERS = {
     "CPUExecutionProvider": "used by device cpu",
     "CUDAExecutionProvider": "used by device cuda:0, which no GPU has verified yet",
@@ -99,7 +102,8 @@ def _packages() -> list[Finding]:
         if importlib.util.find_spec(name) is None:
             findings.append(Finding(name, "unusable", f"needed for {purpose}: pip install 'edgeseg[{extra}]'"))
         else:
-            findings.append(Finding(name, "usable", f"{_version(name)}, for {purpose}"))
+            version = _version(_DISTRIBUTIONS.get(name, name))
+            findings.append(Finding(name, "usable", f"{version}, for {purpose}"))
     return findings
 
 

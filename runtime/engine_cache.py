@@ -7,6 +7,7 @@ record is written last and names its engine file, so an engine is there whole or
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -259,13 +260,17 @@ def find_engine(
 
 def build_command(root: Path, device: str, configuration: str) -> str:
     """The command that builds the engines of a configuration."""
-    return f"edgeseg build {root} --device {device} --configuration {configuration}"
+    return f"edgeseg build {shlex.quote(str(root))} --device {device} --configuration {configuration}"
 
 
 def _again(record: EngineRecord) -> str:
-    family = next(family for family, library in DEVICE_FAMILIES.items() if library == record.key.library)
-    bundle = record.path.parent.with_suffix(".edgeseg")
-    return f"build it again: {build_command(bundle, f'{family}:0', record.configuration)} --rebuild"
+    return f"build it again: {_rebuild_command(record.path.parent, record.key.library, record.configuration)}"
+
+
+def _rebuild_command(folder: Path, library: str, configuration: str) -> str:
+    """The command that builds the engines of a configuration in the cache `folder` again, whatever is there."""
+    family = next((family for family, name in DEVICE_FAMILIES.items() if name == library), "tensorrt")
+    return f"{build_command(folder.with_suffix('.edgeseg'), f'{family}:0', configuration)} --rebuild"
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -320,7 +325,9 @@ def _as_dict(record: EngineRecord) -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> EngineRecord:
-    advice = f"delete it, and build the engine again: edgeseg build {path.parent.with_suffix('.edgeseg')}"
+    # What the record says is not to be trusted, its name is enough: configuration.role.library.digest.
+    configuration, library = path.stem.rsplit(".", 3)[0], path.stem.rsplit(".", 2)[-2]
+    advice = f"delete it, and build the engine again: {_rebuild_command(path.parent, library, configuration)}"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:

@@ -178,11 +178,15 @@ def runner_class(device: str) -> type[Runner]:
     """The class that runs graphs on `device`.
 
     Raises:
-        DeviceError: the device is unknown, or not usable here; the message says why and lists the known ones.
+        DeviceError: the device is unknown, or not usable here; the message says why, and lists what there is.
     """
     runner, reason = _known(device), usable_reason(device)
     if reason is not None:
-        raise DeviceError(f"device {device!r} cannot be used here | {reason} | {_known_devices(device)}")
+        usable = [backend.example for backend in BACKENDS.values() if usable_reason(backend.example) is None]
+        raise DeviceError(
+            f"device {device!r} cannot be used here | {reason} | usable here: {', '.join(usable)}; edgeseg doctor says "
+            "why others are not"
+        )
     return runner
 
 
@@ -209,17 +213,7 @@ def open_runner(root: Path, configuration: BundleConfiguration, *, device: str, 
 def _known(device: str) -> type[Runner]:
     family = device.partition(":")[0]
     if family not in BACKENDS:
-        raise DeviceError(f"unknown device {device!r} | {_known_devices()}")
+        known = ", ".join(backend.example for backend in BACKENDS.values())
+        raise DeviceError(f"unknown device {device!r} | known: {known}")
     module, _, name = BACKENDS[family].runner.partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _known_devices(leave_out: str | None = None) -> str:
-    """The known devices, those that are not usable with the reason."""
-    parts = []
-    for family, backend in BACKENDS.items():
-        if leave_out is not None and family == leave_out.partition(":")[0]:
-            continue
-        reason = usable_reason(backend.example)
-        parts.append(f"{backend.devices} (usable)" if reason is None else f"{backend.devices} (not here: {reason})")
-    return "known: " + ", ".join(parts)

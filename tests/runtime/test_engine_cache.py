@@ -163,7 +163,7 @@ def test_damaged_record_is_refused(root: Path, entry: BundleConfiguration, chang
     put(root, entry)
     (record,) = engine_folder(root).glob("*.json")
     record.write_text(change(record.read_text()))
-    with pytest.raises(ArtifactError, match=rf"{words}.*edgeseg build \S*tiny.edgeseg"):
+    with pytest.raises(ArtifactError, match=rf"{words}.*delete it, and build the engine again: {COMMAND} --rebuild"):
         find_engine(root, entry, "step", ORIN)
 
 
