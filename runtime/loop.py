@@ -16,10 +16,10 @@ from edgeseg.config import Compensation
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
 from edgeseg.metrics.streaming import Publication
+from edgeseg.runtime.loop_session import LoopSession
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.schedule import LATEST_FRAME, SHRINKING_TAIL, Schedule
-from edgeseg.runtime.session import Session
 from edgeseg.runtime.slot import POLL_S, LatestSlot
 from edgeseg.runtime.source import Frame, Source, open_source
 from edgeseg.runtime.warp_stage import Finished, Moved, WarpStage, chosen_rate
@@ -69,7 +69,7 @@ class Loop:
 
     def __init__(
         self,
-        session: Session,
+        session: LoopSession,
         source: int | str | Path | Video | Source,
         *,
         on_result: Callable[[Result], None] | None = None,
@@ -199,6 +199,8 @@ class Loop:
             age_ms=self._age_ms.percentiles(),
             compensation=None if self._warp is None else self._warp.summary(),
             schedule=self.schedule.name,
+            session_events=self.session.events.counts,
+            last_events=self.session.events.last,
         )
 
     def _capture(self) -> None:
@@ -343,7 +345,7 @@ class Loop:
             self.source.close()
 
 
-def _lead_s(session: Session, source_fps: float) -> float:
+def _lead_s(session: LoopSession, source_fps: float) -> float:
     """How far ahead of their frame the session's labels are: frames of the videos that the network was trained on.
 
     The accuracy table tells those videos' frame rate; without one it is taken to be the source's.

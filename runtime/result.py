@@ -1,9 +1,11 @@
 """What the camera loop gives: a result per label map, and a summary of the run."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from edgeseg.runtime.loop_session import SessionEvent
 
 if TYPE_CHECKING:
     from edgeseg.runtime.warp_stage import CompensationSummary
@@ -75,6 +77,10 @@ class LoopSummary:
     """What compensation did; None without."""
     schedule: str = "latest-frame"
     """Name of the schedule that the worker kept to."""
+    session_events: dict[str, int] = field(default_factory=dict)
+    """How often the session was `switched` to another configuration or `restarted` after a step that hung."""
+    last_events: tuple[SessionEvent, ...] = ()
+    """The last of these, with the reasons."""
 
     @property
     def fps(self) -> float:
@@ -84,4 +90,5 @@ class LoopSummary:
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         compensation = None if self.compensation is None else self.compensation.as_dict()
-        return {**vars(self), "compensation": compensation, "fps": self.fps}
+        events = [asdict(event) for event in self.last_events]
+        return {**vars(self), "compensation": compensation, "last_events": events, "fps": self.fps}

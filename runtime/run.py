@@ -16,9 +16,9 @@ from edgeseg.config import Compensation
 from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.streaming import Publication, streaming_offsets, streaming_scores
 from edgeseg.runtime.loop import Loop
+from edgeseg.runtime.loop_session import LoopSession
 from edgeseg.runtime.overlay import VideoWriter, overlay, resize_labels, video_writer
 from edgeseg.runtime.result import LoopSummary, Result
-from edgeseg.runtime.session import Session
 from edgeseg.runtime.source import Source
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class RunReport:
 
 
 def run_loop(
-    session: Session,
+    session: LoopSession,
     source: Source,
     *,
     classes: ClassSet,

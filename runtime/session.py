@@ -16,6 +16,7 @@ from edgeseg.config import UNCOMPENSATED, Compensation, parse_compensations
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.backends.base import Runner, open_runner
+from edgeseg.runtime.loop_session import SessionEvents
 from edgeseg.runtime.schedule import CHOICES, LATEST_FRAME, Schedule
 from edgeseg.shipped import bundle_path
 
@@ -73,6 +74,7 @@ class Session:
         self.pick = pick
         self.compensation = compensation
         self.schedule = schedule
+        self.events = SessionEvents()
         self.colour_order = colour_order
         self._given_size_hw = None if frame_size_hw is None else (int(frame_size_hw[0]), int(frame_size_hw[1]))
         self._swap_colours = graph_colour_order != colour_order

@@ -4,7 +4,6 @@ import time
 import numpy as np
 import pytest
 
-from edgeseg.data.video import Video
 from edgeseg.errors import DeviceError, InputError, SourceError
 from edgeseg.metrics.streaming import streaming_offsets
 from edgeseg.runtime.loop import Loop
@@ -12,25 +11,8 @@ from edgeseg.runtime.session import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
 from support.sessions import HeldSession
+from support.videos import NumberedVideo
 from support.waiting import threads_of_loops, until
-
-
-class NumberedVideo(Video):
-    """Frame i is i everywhere, at 100 frames/s."""
-
-    name, fps, size_hw = "numbered", 100.0, (32, 48)
-
-    def __init__(self, frames: int) -> None:
-        self._frames = frames
-
-    def __len__(self) -> int:
-        return self._frames
-
-    def frame_rgb(self, index: int) -> np.ndarray:
-        return np.full((32, 48, 3), index, np.uint8)
-
-    def labels(self, index: int) -> np.ndarray:
-        return np.zeros((32, 48), np.uint8)
 
 
 class ScriptedSource(Source):

@@ -1,10 +1,12 @@
 """Sessions that a test holds in its hand."""
 
 import threading
+from typing import Any
 
 import numpy as np
 
 from edgeseg.config import UNCOMPENSATED, Compensation
+from edgeseg.runtime.loop_session import SessionEvents
 from edgeseg.runtime.schedule import LATEST_FRAME
 from edgeseg.runtime.session import Session
 
@@ -19,6 +21,7 @@ class HeldSession:
         self._session = session
         self.configuration, self.classes = session.configuration, session.classes
         self.compensation, self.schedule, self.pick = compensation, LATEST_FRAME, None
+        self.events = SessionEvents()
         self.entered, self.allowed = threading.Semaphore(0), threading.Semaphore(0)
 
     def step(self, frame: np.ndarray) -> np.ndarray:
@@ -31,3 +34,29 @@ class HeldSession:
 
     def take_frames_of(self, size_hw: tuple[int, int], *, changed: bool = False) -> None:
         self._session.take_frames_of(size_hw, changed=changed)
+
+
+class HangingSession:
+    """A real session that hangs at step `at_step` (the first is 1) until the test lets it go; None: it never does."""
+
+    def __init__(self, session: Session, let_go: threading.Event, *, at_step: int | None) -> None:
+        self._session, self._let_go, self._at_step = session, let_go, at_step
+        self._steps = 0
+        self.is_hanging = self.closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        self._steps += 1
+        if self._steps == self._at_step:
+            self.is_hanging = True
+            assert self._let_go.wait(30)
+        return self._session.step(frame)
+
+    def __enter__(self) -> "HangingSession":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.closed = True
+        self._session.close()

@@ -1,0 +1,104 @@
+"""What the camera loop needs of a session, and what happens to one that changes while the loop runs."""
+
+import logging
+import threading
+from collections import Counter, deque
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from edgeseg.bundle import BundleConfiguration
+from edgeseg.classes import ClassSet
+from edgeseg.config import Compensation
+from edgeseg.runtime.schedule import Schedule
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.pick import Pick
+
+EVENTS_KEPT = 100
+"""The last events that are kept: a loop runs for months. All of them are counted, and logged."""
+_log = logging.getLogger(__name__)
+
+
+class LoopSession(Protocol):
+    """A session, or what stands for one and changes it while the loop runs: used from one thread at a time."""
+
+    @property
+    def configuration(self) -> BundleConfiguration:
+        """What gives the labels: of the last step, once there was one."""
+
+    @property
+    def classes(self) -> ClassSet | None:
+        """The bundle's classes."""
+
+    @property
+    def compensation(self) -> Compensation:
+        """How the loop moves labels."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """When the loop starts a step."""
+
+    @property
+    def pick(self) -> "Pick | None":
+        """Why this configuration was taken; None when it was named."""
+
+    @property
+    def events(self) -> "SessionEvents":
+        """What happened to it since it was loaded."""
+
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        """uint8 `(H, W, 3)` frame -> uint8 `(h, w)` labels, owned by the caller (`Session.step`)."""
+
+    def reset(self) -> None:
+        """Forget the frames so far."""
+
+    def take_frames_of(self, frame_size_hw: tuple[int, int], *, changed: bool = False) -> None:
+        """Take frames of that size from now on (`Session.take_frames_of`)."""
+
+
+@dataclass(frozen=True)
+class SessionEvent:
+    """One change of a session during a loop."""
+
+    at_s: float
+    """Seconds on the monotonic clock."""
+    kind: str
+    """`switched` to another configuration, `restarted` after a step that hung, or `left out`: a configuration that
+    could not be loaded."""
+    configuration: str
+    """What runs from then on; of `left out` what does not."""
+    reason: str
+
+
+class SessionEvents:
+    """The events of a session: counted, the last ones kept. Each is logged when it is added. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: deque[SessionEvent] = deque(maxlen=EVENTS_KEPT)
+        self._counts: Counter[str] = Counter()
+
+    def add(self, event: SessionEvent) -> None:
+        """Keep, count and log an event."""
+        with self._lock:
+            self._last.append(event)
+            self._counts[event.kind] += 1
+        _log.warning("%s %s: %s", event.kind, event.configuration, event.reason)
+
+    @property
+    def last(self) -> tuple[SessionEvent, ...]:
+        """The last `EVENTS_KEPT` of them, oldest first."""
+        with self._lock:
+            return tuple(self._last)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Kind -> how many there were."""
+        with self._lock:
+            return dict(self._counts)
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """JSON-ready form of the last ones."""
+        return [asdict(event) for event in self.last]
