@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from edgeseg.errors import DeviceError
-from edgeseg.runtime.backends.device_memory import DEVICEMAP, NON_BLOCKING, DeviceMemory, HostBuffer, gpu_fault
+from edgeseg.runtime.backends.device_memory import (
+    BLOCKING_SYNC,
+    DEVICEMAP,
+    NON_BLOCKING,
+    DeviceMemory,
+    HostBuffer,
+    gpu_fault,
+)
 
 
 class CudaPythonMemory(DeviceMemory):
@@ -67,6 +74,9 @@ class CudaPythonMemory(DeviceMemory):
 
     def record(self, event: Any) -> None:
         self._call("cuEventRecord", event.handle, self._stream)
+
+    def wait(self, event: Any) -> None:
+        self._call("cuEventSynchronize", event.handle)
 
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         return float(self._call("cuEventElapsedTime", begin.handle, end.handle))
@@ -163,7 +173,7 @@ class _Event:
 
     def __init__(self, call: _DriverCalls, context: _PrimaryContext) -> None:
         self._call, self._context = call, context
-        self.handle = call("cuEventCreate", 0)
+        self.handle = call("cuEventCreate", BLOCKING_SYNC)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):

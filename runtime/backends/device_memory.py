@@ -25,6 +25,9 @@ NEITHER = (
     "neither cuda-python nor pycuda is installed, of which one is needed: pip install cuda-python, "
     "or where CUDA's headers and a compiler are pip install pycuda"
 )
+BLOCKING_SYNC = 1
+"""`CU_EVENT_BLOCKING_SYNC`: who waits for the event sleeps. Without it the driver polls, for which a core is busy that
+capture and motion compensation need."""
 NON_BLOCKING = 1
 """`CU_STREAMNON_BLOCKING`: the stream does not wait for the default one."""
 DEVICEMAP = 2
@@ -92,7 +95,7 @@ class DeviceMemory(ABC):
 
     @abstractmethod
     def synchronise(self) -> None:
-        """Wait until the stream is empty.
+        """Wait until the stream is empty, which may keep a core busy: `wait` does not.
 
         Raises:
             DeviceError: something on the stream failed.
@@ -107,8 +110,16 @@ class DeviceMemory(ABC):
         """Put an event on the stream."""
 
     @abstractmethod
+    def wait(self, event: Any) -> None:
+        """Wait until the stream got to a recorded event, asleep: no core is busy meanwhile.
+
+        Raises:
+            DeviceError: something before it on the stream failed.
+        """
+
+    @abstractmethod
     def elapsed_ms(self, begin: Any, end: Any) -> float:
-        """Milliseconds between two recorded events, after `synchronise`."""
+        """Milliseconds between two recorded events, after `wait` for the later one."""
 
     @abstractmethod
     def begin_capture(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgeseg.runtime.backends import cuda_driver
-from edgeseg.runtime.backends.device_memory import NON_BLOCKING, DeviceMemory, HostBuffer, gpu_fault
+from edgeseg.runtime.backends.device_memory import BLOCKING_SYNC, NON_BLOCKING, DeviceMemory, HostBuffer, gpu_fault
 
 
 class PycudaMemory(DeviceMemory):
@@ -72,11 +72,15 @@ class PycudaMemory(DeviceMemory):
 
     def event(self) -> Any:
         with self._named_errors("cuEventCreate"):
-            return self._driver.Event()
+            return self._driver.Event(BLOCKING_SYNC)
 
     def record(self, event: Any) -> None:
         with self._named_errors("cuEventRecord"):
             event.record(self._stream)
+
+    def wait(self, event: Any) -> None:
+        with self._named_errors("cuEventSynchronize"):
+            event.synchronize()
 
     def elapsed_ms(self, begin: Any, end: Any) -> float:
         with self._named_errors("cuEventElapsedTime"):

@@ -123,7 +123,7 @@ class EngineSteps:
             else:
                 memory.launch(step.graph)
             memory.record(end)
-            memory.synchronise()
+            memory.wait(end)
             self.device_ms = memory.elapsed_ms(begin, end)
 
     def close(self) -> None:

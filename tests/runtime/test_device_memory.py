@@ -98,10 +98,20 @@ def test_events_count_the_work_between_them(memory):
         memory.copy_to_device(address, host.array)
         memory.copy_to_device(address, host.array)
         memory.record(end)
-        memory.synchronise()
+        memory.wait(end)
         # A quarter of a millisecond for each, the second event too.
         assert memory.elapsed_ms(begin, end) == 0.75
         del begin, end
+    memory.close()
+
+
+def test_waiting_for_an_event_leaves_the_core_to_others(memory, gpu):
+    with memory.current():
+        end = memory.event()
+        memory.record(end)
+        memory.wait(end)
+        assert gpu.busy_waits == 0
+        del end
     memory.close()
 
 

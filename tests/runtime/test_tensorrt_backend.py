@@ -72,6 +72,16 @@ def test_every_step_is_one_graph_launch(simulated, bundle, name):
     assert simulated.gpu.launches == 7
 
 
+@pytest.mark.parametrize("package", ["cuda-python", "pycuda"])
+def test_a_step_sleeps_until_the_gpu_is_done(monkeypatch, bundle, package):
+    simulated = SimulatedTensorrt(monkeypatch, "tensorrt", "10.3.0", package)
+    with runner_of(simulated, bundle, PHASES) as runner:
+        simulated.gpu.busy_waits = 0
+        for _ in range(3):
+            runner.infer()
+        assert simulated.gpu.busy_waits == 0
+
+
 @pytest.mark.parametrize(
     ("library", "fault"), [("tensorrt", "capture"), ("tensorrt_rtx", "capture"), ("tensorrt", "driver")]
 )

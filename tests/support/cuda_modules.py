@@ -64,9 +64,10 @@ def cuda_python(gpu: SimulatedGpu) -> list[ModuleType]:
         "cuStreamCreate": lambda flags: gpu.new_stream(),
         "cuStreamDestroy": gpu.destroy_stream,
         "cuStreamSynchronize": gpu.synchronise,
-        "cuEventCreate": lambda flags: gpu.new_event(),
+        "cuEventCreate": gpu.new_event,
         "cuEventDestroy": gpu.destroy_event,
         "cuEventRecord": gpu.record_event,
+        "cuEventSynchronize": gpu.wait_for,
         "cuEventElapsedTime": gpu.elapsed_ms,
         "cuStreamBeginCapture": lambda stream, mode: gpu.begin_capture(stream),
         "cuStreamEndCapture": gpu.end_capture,
@@ -134,11 +135,15 @@ def pycuda(gpu: SimulatedGpu) -> list[ModuleType]:
                 gpu.destroy_stream(self.handle)
 
     class Event:
-        def __init__(self) -> None:
-            self.handle = guarded(gpu.new_event)()
+        def __init__(self, flags: int = 0) -> None:
+            self.handle = guarded(gpu.new_event)(flags)
 
         def record(self, stream: Stream) -> None:
             guarded(gpu.record_event)(self.handle, stream.handle)
+
+        def synchronize(self) -> "Event":
+            guarded(gpu.wait_for)(self.handle)
+            return self
 
         def time_since(self, other: "Event") -> float:
             return guarded(gpu.elapsed_ms)(other.handle, self.handle)

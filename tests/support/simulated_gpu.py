@@ -59,6 +59,8 @@ class SimulatedGpu:
         """`in` and `out` -> copies that ran."""
         self.launches = 0
         """Graphs that were launched."""
+        self.busy_waits = 0
+        """Waits that poll, and keep a core busy."""
         self.contexts = 0
         """Retains of the primary context that were not released."""
         self.refuses_capture = False
@@ -75,6 +77,7 @@ class SimulatedGpu:
         self._recording: dict[int, list[Work]] = {}
         self._graphs: dict[int, list[Work]] = {}
         self._events: dict[int, float | None] = {}
+        self._sleeping: set[int] = set()
         self._now_ms = 0.0
 
     @property
@@ -188,6 +191,10 @@ class SimulatedGpu:
 
     def synchronise(self, stream: int) -> None:
         self._check(CAPTURE_UNSUPPORTED if self._recording else None)
+        self.busy_waits += 1
+        self._run(stream)
+
+    def _run(self, stream: int) -> None:
         waiting, self._streams[stream] = self._streams[stream], []
         for work in waiting:
             self._now_ms += 0.25
@@ -199,11 +206,20 @@ class SimulatedGpu:
                 self._fault = LAUNCH_FAILED
                 raise CudaFault(LAUNCH_FAILED) from error
 
-    def new_event(self) -> int:
+    def new_event(self, flags: int = 0) -> int:
         self._check()
         handle = next(self._handles)
         self._events[handle] = None
+        if flags & 1:
+            self._sleeping.add(handle)
         return handle
+
+    def wait_for(self, event: int) -> None:
+        """Wait for an event; one that was never recorded has come."""
+        self._check(CAPTURE_UNSUPPORTED if self._recording else None if event in self._events else INVALID_HANDLE)
+        self.busy_waits += event not in self._sleeping
+        for stream in self._streams:
+            self._run(stream)
 
     def destroy_event(self, event: int) -> None:
         del self._events[event]
