@@ -77,8 +77,7 @@ class CalibrationSource:
         if count < self.images:
             raise InputError(
                 f"too few images to calibrate on | {self.data_set} {self.split} has {count}, --calib-images asks for "
-                f"{self.images} | give longer video with --calib, another --calib-split"
-                + (f", or --calib-images {count}" if count >= FEWEST_IMAGES else "")
+                f"{self.images} | {self._longer(count)}"
             )
 
     def stretches(self, *, phases: int, warm_up: int) -> tuple[Stretch, ...]:
@@ -105,12 +104,18 @@ class CalibrationSource:
             ]
             if len(blocks) * rounds >= self.images:
                 return tuple(blocks[index] for index in _spread(len(blocks), -(-self.images // rounds)))
-        fewer = f", or --calib-images {len(blocks)}" if len(blocks) >= FEWEST_IMAGES else ""
         raise InputError(
             f"too little video to calibrate a network with states on | {self.data_set} {self.split} gives "
             f"{len(blocks)} images with {warm_up} frames before them, --calib-images asks for {self.images} | "
-            f"give longer video with --calib, another --calib-split{fewer}"
+            f"{self._longer(len(blocks))}"
         )
+
+    def _longer(self, there: int) -> str:
+        """What helps where only `there` images are to be had."""
+        ways = ["give longer video with --calib"]
+        ways += ["another --calib-split"] if self.split != FILE_SPLIT else []
+        ways += [f"--calib-images {there}"] if there >= FEWEST_IMAGES else []
+        return " or ".join(filter(None, [", ".join(ways[:-1]), ways[-1]]))
 
     @property
     def is_stills(self) -> bool:

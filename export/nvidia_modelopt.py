@@ -40,7 +40,7 @@ def modelopt(module: str) -> ModuleType:
     Raises:
         MissingPackageError: ModelOpt, or a library that it needs, is not installed.
     """
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, "modelopt"):
         require(library, extra="quant")
     with silent():
         return require(f"modelopt.{module}", extra="quant")

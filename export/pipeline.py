@@ -14,6 +14,7 @@ from edgeseg.export.calibration import SteadyState
 from edgeseg.export.calibration_frames import CalibrationSource
 from edgeseg.export.graph_edit import halve_weights
 from edgeseg.export.lower_precision import Lowering, PrecisionOptions
+from edgeseg.export.nvidia_modelopt import modelopt
 from edgeseg.export.parity import ParityVideo, check_parity, parity_video
 from edgeseg.export.precision_loss import LowerVariants, PrecisionLoss
 from edgeseg.export.program_parity import check_programs
@@ -172,6 +173,7 @@ def _check_precisions(
 ) -> None:
     """Raises:
     InputError: INT8 without anything to calibrate on, or options about precision that exclude each other.
+    MissingPackageError: a library of the extra `quant` is not installed.
     """
     for request in requests:
         if is_calibrated(request) and calibration is None:
@@ -183,6 +185,8 @@ def _check_precisions(
                 f"--weights {options.weights} is for configurations that compute in float32, and --precision "
                 f"{request.knobs.precision} stores its own weights | leave one of them out"
             )
+    if any(map(is_calibrated, requests)):
+        modelopt("onnx")
 
 
 def _finished(variant: Variant, source: Source, weights: str) -> Variant:

@@ -20,9 +20,13 @@ class FrameFile(Video):
 
     def __init__(self, path: Path, fps: float) -> None:
         try:
-            frames = np.load(path, mmap_mode="r", allow_pickle=False)
+            # Unlike numpy.load it takes no archive and no pickle.
+            frames = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path} is not readable ({error}) | expected frames as numpy.save writes them") from error
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise InputError(
+                f"{path} is not readable ({reason}) | expected frames as numpy.save writes them: write the file again"
+            ) from error
         _check(frames, path)
         self.name, self.fps = path.stem, fps
         self.size_hw = (frames.shape[1], frames.shape[2])

@@ -185,7 +185,23 @@ def test_file_of_something_else_is_refused(tmp_path, array, message):
         open_calibration(str(tmp_path / "cam.npy"), None, data=None)
 
 
-def test_damaged_file_of_frames_is_refused(tmp_path):
-    (tmp_path / "cam.npy").write_bytes(b"\x93NUMPY but no more")
+@pytest.mark.parametrize(
+    "content", [b"\x93NUMPY but no more", b"no frames at all", b"PK\x03\x04 an archive", b""], ids=repr
+)
+def test_damaged_file_of_frames_is_refused(tmp_path, content):
+    (tmp_path / "cam.npy").write_bytes(content)
+    with pytest.raises(InputError, match=r"cam\.npy is not readable \((?!.*allow_pickle)"):
+        open_calibration(str(tmp_path / "cam.npy"), None, data=None)
+
+
+def test_archive_of_frames_is_refused(tmp_path):
+    with (tmp_path / "cam.npy").open("wb") as file:
+        np.savez(file, frames=np.zeros((8, 4, 6, 3), np.uint8))
     with pytest.raises(InputError, match=r"cam\.npy is not readable"):
         open_calibration(str(tmp_path / "cam.npy"), None, data=None)
+
+
+def test_too_short_file_of_frames_is_not_told_of_splits(tmp_path):
+    np.save(tmp_path / "cam.npy", np.zeros((2, 4, 6, 3), np.uint8))
+    with pytest.raises(InputError, match=r"asks for 8 \| give longer video with --calib$"):
+        open_calibration(str(tmp_path / "cam.npy"), None, images=8, data=None)

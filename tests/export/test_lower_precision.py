@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -6,7 +8,7 @@ from torch import nn
 
 from edgeseg.bundle import Bundle
 from edgeseg.data.folder import FolderDataset
-from edgeseg.errors import InputError, ParityError
+from edgeseg.errors import InputError, MissingPackageError, ParityError
 from edgeseg.export import pipeline, precision_loss, quantize
 from edgeseg.export.cached_video import CachedVideo, FrameCache
 from edgeseg.export.calibration_cache import CalibrationCache
@@ -196,6 +198,14 @@ def test_damaged_range_is_measured_again(export, tmp_path):
 def test_lower_precision_without_calibration_asks_for_it(export, precision):
     with pytest.raises(InputError, match=rf"--precision {precision} needs video to calibrate on .*--calib"):
         export(calibration=None, precisions=(precision,))
+
+
+def test_missing_library_is_told_before_anything_is_exported(export, make_source, monkeypatch):
+    source = make_source(network=Fcn().eval())
+    monkeypatch.setattr(source, "variant", lambda knobs: pytest.fail(f"{knobs.name} was exported"))
+    monkeypatch.setitem(sys.modules, "lief", None)
+    with pytest.raises(MissingPackageError, match=r"lief cannot be imported .*edgeseg\[quant\]"):
+        export(source=source, precisions=("fp32", "int8"))
 
 
 def test_fp16_storage_and_int8_exclude_each_other(export):
