@@ -62,15 +62,15 @@ class Ranking:
 
 
 def quantised_layers(base: Variant, made: Mapping[str, Quantized]) -> tuple[str, ...]:
-    """The layers that read INT8 in any graph, products and others, in execution order, each once for all phases.
+    """The layers that read INT8 in any graph that follows the first, products and others, each once for all phases.
 
     Args:
         made: role -> what `quantize_graph` made of the graph of `base`.
     """
     names: dict[str, None] = {}
-    for role, quantised in made.items():
+    for role in dict.fromkeys(base.then):
         nodes = fold_weights(base.graphs[role]).graph.node
-        names |= dict.fromkeys(layer_name(nodes[position]) for position, _ in sorted(quantised.places))
+        names |= dict.fromkeys(layer_name(nodes[position]) for position, _ in sorted(made[role].places))
     return tuple(names)
 
 
@@ -96,7 +96,7 @@ def rank_layers(
     truth = {role: [run[LABELS] for run in run_inner(base.graphs[role], [LABELS], feeds[role])] for role in roles}
     whole = layer_weights(base.graphs[base.first])
     costs = {}
-    for layer in quantised_layers(base, {role: made[role] for role in roles}):
+    for layer in quantised_layers(base, made):
         counts = ConfusionMatrix(class_count)
         for role in roles:
             alone = quantize_layer(base.graphs[role], made[role], layer, whole_weights=whole)
