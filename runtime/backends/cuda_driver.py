@@ -13,8 +13,8 @@ from edgeseg.errors import DeviceError
 LIBRARY = "libcuda.so.1"
 OLDEST_CUDA = (11, 8)
 """CUDA version that a driver must support at least: the oldest that TensorRT 10 is made for."""
-_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
-"""`CUdevice_attribute`: compute capability, and whether the GPU shares its memory with the CPU."""
+_MAJOR, _MINOR, _INTEGRATED, _MULTIPROCESSORS = 75, 76, 18, 16
+"""`CUdevice_attribute`: compute capability, whether the GPU shares its memory with the CPU, and its size."""
 _WHY = {
     3: "the driver is not initialised",
     34: "it is a stub library: no driver is installed",
@@ -33,6 +33,8 @@ class Gpu:
 
     index: int
     name: str
+    """As the driver gives it. The GPUs of all boards of a series are called `Orin`: there with the number of streaming
+    multiprocessors, `Orin (8 SMs)`, for which TensorRT chooses its kernels."""
     compute_capability: str
     """Such as `8.7`."""
     is_integrated: bool
@@ -91,11 +93,12 @@ def gpu(index: int) -> Gpu:
         _check("cuDeviceGetAttribute", library.cuDeviceGetAttribute(ctypes.byref(value), which, device))
         return value.value
 
+    called, is_integrated = name.value.decode(errors="replace"), bool(attribute(_INTEGRATED))
     return Gpu(
         index,
-        name.value.decode(errors="replace"),
+        f"{called} ({attribute(_MULTIPROCESSORS)} SMs)" if is_integrated else called,
         f"{attribute(_MAJOR)}.{attribute(_MINOR)}",
-        bool(attribute(_INTEGRATED)),
+        is_integrated,
     )
 
 

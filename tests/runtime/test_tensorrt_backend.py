@@ -268,6 +268,17 @@ def test_load_refuses_an_engine_that_was_built_for_something_else(simulated, own
     assert record.path.is_file()
 
 
+def test_load_refuses_the_engine_of_another_board_whose_gpu_has_the_same_name(monkeypatch, own_bundle):
+    def board(multiprocessors: int) -> SimulatedTensorrt:
+        gpu = SimulatedGpu("Orin", is_integrated=True, multiprocessors=multiprocessors)
+        return SimulatedTensorrt(monkeypatch, "tensorrt", "10.3.0", "cuda-python", gpu)
+
+    board(16).load(own_bundle, PLAIN).close()
+    board(8)
+    with pytest.raises(ArtifactError, match=r"10\.3\.0 on Orin \(8 SMs\) \(8\.7\) \| .*it is for Orin \(16 SMs\)"):
+        load(own_bundle, device="tensorrt:0", configuration=PLAIN)
+
+
 def test_load_says_what_the_library_logged_when_it_does_not_read_an_engine(monkeypatch, own_bundle):
     # The record fits, the engine file inside was written by another version.
     only_engine(SimulatedTensorrt(monkeypatch, "tensorrt", "10.3.0", "cuda-python"), own_bundle, version="10.16.2")

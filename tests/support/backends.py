@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from edgeseg.bundle import Bundle, BundleConfiguration, FileRecord, Programs, file_sha256, save_manifest
 from edgeseg.cli import main
-from edgeseg.runtime.backends import onnxruntime_gpu_backend
+from edgeseg.runtime.backends import cuda_driver, onnxruntime_gpu_backend
 from edgeseg.runtime.backends.base import usable_reason
 from edgeseg.runtime.backends.onnxruntime_gpu_backend import GpuRunner
 from edgeseg.runtime.engine_cache import EngineKey, EngineRecord, graph_sha256, store_engine
@@ -83,7 +83,7 @@ class SimulatedTensorrt(Subject):
             "library": self.library,
             "version": self.version,
             "compute_capabilities": (".".join(map(str, self.gpu.compute_capability)),),
-            "gpu": self.gpu.name,
+            "gpu": cuda_driver.gpu(0).name,
             **other,
         }
         content = engine_of(bundle.path(configuration.graphs[role].file), self.library, self.version)

@@ -207,7 +207,8 @@ def pycuda(gpu: SimulatedGpu) -> list[ModuleType]:
 def libcuda(gpu: SimulatedGpu) -> SimpleNamespace:
     """The driver's library as ctypes gives it: arguments by reference, error codes as results."""
     recorded: dict[int, Any] = {}
-    attributes = {75: gpu.compute_capability[0], 76: gpu.compute_capability[1], 18: int(gpu.is_integrated)}
+    major, minor = gpu.compute_capability
+    attributes = {75: major, 76: minor, 18: int(gpu.is_integrated), 16: gpu.multiprocessors}
 
     def give(reference: Any, value: int) -> None:
         reference._obj.value = value

@@ -42,6 +42,7 @@ class SimulatedGpu:
         name: as the driver gives it.
         compute_capability: major and minor.
         is_integrated: CPU and GPU share their memory.
+        multiprocessors: how many it has.
         memory_bytes: what `alloc` can give.
     """
 
@@ -51,10 +52,12 @@ class SimulatedGpu:
         compute_capability: tuple[int, int] = (8, 7),
         *,
         is_integrated: bool = False,
+        multiprocessors: int = 8,
         memory_bytes: int = 1 << 26,
     ) -> None:
         self.name, self.compute_capability, self.is_integrated = name, compute_capability, is_integrated
         self.memory_bytes, self.cuda_version = memory_bytes, 12060
+        self.multiprocessors = multiprocessors
         self.copies: Counter[str] = Counter()
         """`in` and `out` -> copies that ran."""
         self.launches = 0
