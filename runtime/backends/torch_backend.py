@@ -99,6 +99,10 @@ class GpuSteps(Steps):
             for slot, tensor in contract.slots.items()
         }
         self._stream = torch.cuda.Stream(place)
+        # Who waits for it sleeps; waiting for the stream itself would hold a core.
+        self._done = torch.cuda.Event(blocking=True)
+        # Weights and buffers are filled on the default stream, for which this one does not wait.
+        torch.cuda.synchronize(place)
         self._graphs: dict[StepPlan, Any] = {}
         if capture:
             pool = torch.cuda.graph_pool_handle()
@@ -112,7 +116,8 @@ class GpuSteps(Steps):
             else:
                 self._enqueue(plan)
             self.labels.copy_(self._labels, non_blocking=True)
-            self._stream.synchronize()
+            self._done.record(self._stream)
+            self._done.synchronize()
 
     def _host(self, shape: tuple[int, ...]) -> Any:
         return self._torch.zeros(shape, dtype=self._torch.uint8, pin_memory=True)

@@ -16,7 +16,7 @@ from edgeseg.runtime.backends.base import open_runner, usable_reason
 from edgeseg.runtime.backends.torch_programs import OperatorProgram
 from edgeseg.runtime.session import Session, load
 from support.backends import bundle_with_programs
-from support.torch_graphs import simulated_torch_gpu
+from support.torch_graphs import WAITS, simulated_torch_gpu
 
 PLAIN, PHASES, FRAMES = "plain_32x48", "phases_32x48_rho0-concat", "frames_32x48"
 
@@ -139,6 +139,14 @@ def test_gpu_steps_are_graphs_captured_once_for_each_distinct_plan(monkeypatch, 
     assert captured == len(plans) * (torch_backend._WARM_UP + 1)
     assert len(calls) == captured
     assert labels == [0, 101, 52, 103, 54, 105, 56, 107, 58]
+
+
+def test_gpu_steps_start_on_whole_buffers_and_sleep_until_they_are_done(monkeypatch, bundle, frame):
+    subject = simulated_torch_gpu(monkeypatch)
+    with subject.load(bundle, PLAIN) as session:
+        assert WAITS == ["device", "stream"]
+        session.step(frame(1))
+    assert WAITS[2:] == ["sleeping event"]
 
 
 def test_state_of_the_warm_up_does_not_reach_the_first_steps(monkeypatch, bundle, frame):

@@ -38,12 +38,27 @@ def _tensors(made: Any) -> list[torch.Tensor]:
     return [value for value in values if isinstance(value, torch.Tensor)]
 
 
+WAITS: list[str] = []
+"""What was waited for since the stand-in was put in place: `device`, `stream`, `event` or `sleeping event`."""
+
+
 class _Stream:
     def __init__(self, place: object) -> None:
         pass
 
     def synchronize(self) -> None:
-        pass
+        WAITS.append("stream")
+
+
+class _Event:
+    def __init__(self, blocking: bool = False) -> None:
+        self._kind = "sleeping event" if blocking else "event"
+
+    def record(self, stream: _Stream) -> None:
+        assert isinstance(stream, _Stream)
+
+    def synchronize(self) -> None:
+        WAITS.append(self._kind)
 
 
 @contextlib.contextmanager
@@ -54,7 +69,10 @@ def _capture(graph: RecordedGraph, *, pool: object, stream: _Stream) -> Iterator
 
 def simulated_torch_gpu(monkeypatch: pytest.MonkeyPatch) -> Subject:
     """`torch:0` on the CPU: all of its code but the GPU's memory and its graphs."""
+    WAITS.clear()
     monkeypatch.setattr(torch.cuda, "Stream", _Stream)
+    monkeypatch.setattr(torch.cuda, "Event", _Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda place: WAITS.append("device"))
     monkeypatch.setattr(torch.cuda, "device", lambda place: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
