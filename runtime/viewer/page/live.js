@@ -3,6 +3,7 @@
 import { Minute, drawMinute } from "/plots.js";
 
 const STALE_MS = 2000;
+const FIGURES_MS = 200;
 const RECONNECT_MS = [500, 1000, 2000, 4000];
 const $ = (id) => document.getElementById(id);
 const view = $("view");
@@ -58,6 +59,10 @@ function askIfIdle() {
 }
 
 async function take(buffer) {
+  if (paused) {
+    waiting = false;
+    return;
+  }
   const lengths = new Uint32Array(buffer, 0, 3);
   let at = 12;
   const [text, frame, mask] = Array.from(lengths, (length) => new Uint8Array(buffer, (at += length) - length, length));
@@ -148,13 +153,19 @@ function fillLegend() {
   $("legend").replaceChildren(...entries);
 }
 
-let reportedAt = 0;
+let timer = null; // of the figures
+let newest = null; // what they will show
 function report(state) {
   minute.add(state.points, state.now_s);
   say("live", "live");
-  const now = performance.now();
-  if (now - reportedAt < 250) return; // figures that change faster cannot be read
-  reportedAt = now;
+  newest = state;
+  // Figures that change faster cannot be read; the newest are always shown in the end.
+  timer ??= setTimeout(figures, FIGURES_MS);
+}
+
+function figures() {
+  const state = newest;
+  timer = null;
   $("fps").textContent = number(state.fps);
   $("age").textContent = number(state.age_ms);
   $("step").textContent = number(state.step_ms);
