@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeseg.errors import DeviceError
-from edgeseg.runtime.backends.device_memory import ALIGNMENT, DeviceMemory
+from edgeseg.runtime.backends.device_memory import ALIGNMENT, DeviceMemory, HostBuffer
 from edgeseg.runtime.backends.graph_contract import IMAGE, LABELS, GraphContract, GraphTensors, Tensor
 from edgeseg.runtime.backends.kernel_cache import KernelCache
 from edgeseg.runtime.backends.tensorrt_library import TensorrtLibrary
@@ -33,6 +33,14 @@ _DTYPES = {
 }
 _SCRATCH = "scratch"
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """Where a step begins and ends on the host."""
+
+    frame: HostBuffer
+    labels: HostBuffer
 
 
 @dataclass
@@ -64,6 +72,7 @@ class EngineSteps:
         self._engines: dict[str, Any] = {}
         self._steps: dict[StepPlan, _Step] = {}
         self._events: tuple[Any, ...] = ()
+        self._ends: _Ends | None = None
         self.device_ms: float | None = None
         """What the GPU counted for the last step, copies included."""
 
@@ -100,14 +109,16 @@ class EngineSteps:
             DeviceError: memory is short, or an engine does not run.
         """
         with self._memory.current():
-            self._frame = self._memory.host_buffer(contract.image_shape, mapped=mapped)
-            self._result = self._memory.host_buffer(contract.labels_shape, mapped=mapped)
-            self._make_steps(contract)
+            self._ends = ends = _Ends(
+                self._memory.host_buffer(contract.image_shape, mapped=mapped),
+                self._memory.host_buffer(contract.labels_shape, mapped=mapped),
+            )
+            self._make_steps(contract, ends)
             self._events = self._memory.event(), self._memory.event()
             self._warm_up()
             if self._kernels is not None:
                 self._kernels.save()
-        return self._frame.array, self._result.array
+        return ends.frame.array, ends.labels.array
 
     def run(self, plan: StepPlan) -> None:
         """Run one step, from frame to labels, and wait for it.
@@ -137,10 +148,12 @@ class EngineSteps:
             self._steps.clear()
             self._engines.clear()
             self._events, self._runtime, self._kernels = (), None, None
+            # Here, where the context is current: on another thread than that of `prepare` pycuda would leak them.
+            self._ends = None
         with suppress(DeviceError):
             self._memory.close()
 
-    def _make_steps(self, contract: GraphContract) -> None:
+    def _make_steps(self, contract: GraphContract, ends: _Ends) -> None:
         """Contexts of all step plans, and one slab of memory for all that lies on the GPU."""
         # TensorRT 10.0 has no size of that name: there each context has scratch memory of its own.
         engines = self._engines.values()
@@ -148,20 +161,20 @@ class EngineSteps:
         scratch_bytes = max(int(engine.device_memory_size_v2) for engine in engines) if shares else None
         needed: dict[Any, int] = {slot: tensor.nbytes for slot, tensor in contract.slots.items()}
         needed[_SCRATCH] = scratch_bytes or 0
-        if self._frame.device_address is None:
-            needed |= {IMAGE: self._frame.array.nbytes, LABELS: self._result.array.nbytes}
+        if ends.frame.device_address is None:
+            needed |= {IMAGE: ends.frame.array.nbytes, LABELS: ends.labels.array.nbytes}
         for plan in contract.plan.distinct:
             needed |= {(plan.role, name): tensor.nbytes for name, tensor in contract.unread(plan).items()}
         places = _slab(self._memory, needed)
-        ends = {
-            IMAGE: self._frame.device_address or places[IMAGE],
-            LABELS: self._result.device_address or places[LABELS],
+        outer = {
+            IMAGE: ends.frame.device_address or places[IMAGE],
+            LABELS: ends.labels.device_address or places[LABELS],
         }
         for plan in contract.plan.distinct:
             states = {name: places[slot] for name, slot in (*plan.reads, *plan.writes)}
             unread = {name: places[plan.role, name] for name in contract.unread(plan)}
             context = self._context(plan.role, places[_SCRATCH], scratch_bytes)
-            self._steps[plan] = _Step(context, {**ends, **states, **unread})
+            self._steps[plan] = _Step(context, {**outer, **states, **unread})
 
     def _context(self, role: str, scratch: int, scratch_bytes: int | None) -> Any:
         """An execution context, in shared scratch memory of `scratch_bytes` unless those are None."""
@@ -201,16 +214,18 @@ class EngineSteps:
 
     def _enqueue(self, step: _Step) -> None:
         """Put one step on the stream: the frame's copy, the engine, the labels' copy."""
+        assert self._ends is not None
+        frame, labels = self._ends.frame, self._ends.labels
         self._library.logger.errors.clear()
         for name, address in step.addresses.items():
             if not step.context.set_tensor_address(name, address):
                 raise DeviceError(f"{self._library.title} refuses the address of {name} | {self._library.why()}")
-        if self._frame.device_address is None:
-            self._memory.copy_to_device(step.addresses[IMAGE], self._frame.array)
+        if frame.device_address is None:
+            self._memory.copy_to_device(step.addresses[IMAGE], frame.array)
         if not step.context.execute_async_v3(self._memory.stream):
             raise DeviceError(f"{self._library.title} does not run the engine | {self._library.why()}")
-        if self._result.device_address is None:
-            self._memory.copy_to_host(self._result.array, step.addresses[LABELS])
+        if labels.device_address is None:
+            self._memory.copy_to_host(labels.array, step.addresses[LABELS])
 
     def _tensors(self, engine: Any) -> GraphTensors:
         inputs: dict[str, Tensor] = {}

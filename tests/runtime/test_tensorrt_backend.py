@@ -3,6 +3,7 @@
 import importlib.metadata
 import logging
 import sys
+import threading
 from types import ModuleType
 
 import numpy as np
@@ -188,6 +189,17 @@ def test_everything_is_given_back_when_a_session_is_closed(monkeypatch, bundle, 
     assert simulated.gpu.held == {"page-locked memory": 2, "contexts": 1}
     assert labels[0, 0] == 0
     del image, labels, runner
+    assert simulated.gpu.held == {}
+
+
+@pytest.mark.parametrize("package", ["cuda-python", "pycuda"])
+def test_everything_is_given_back_when_another_thread_closes_the_session(monkeypatch, bundle, package):
+    simulated = SimulatedTensorrt(monkeypatch, "tensorrt", "10.3.0", package)
+    runner = runner_of(simulated, bundle, PHASES)
+    runner.activate()
+    closing = threading.Thread(target=runner.deactivate)
+    closing.start()
+    closing.join()
     assert simulated.gpu.held == {}
 
 

@@ -4,6 +4,7 @@ Names, arguments and results are those of cuda-python 12.9 and 13.5 and of pycud
 """
 
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.machinery import ModuleSpec
@@ -163,7 +164,7 @@ def pycuda(gpu: SimulatedGpu) -> list[ModuleType]:
 
     class PagelockedHostAllocation:
         def __init__(self, shape: tuple[int, ...], mapped: bool) -> None:
-            self._context = pushed[-1]
+            self._context, self._thread = pushed[-1], threading.get_ident()
             self._memory = guarded(gpu.host_alloc)(int(np.prod(shape)), mapped=mapped)
             self._address = self._memory.ctypes.data
             self.__array_interface__ = {"version": 3, "shape": shape, "typestr": "|u1", "data": (self._address, False)}
@@ -172,6 +173,8 @@ def pycuda(gpu: SimulatedGpu) -> list[ModuleType]:
             return guarded(gpu.mapped_address)(self._address)
 
         def __del__(self) -> None:
+            if not gpu.is_current and self._thread != threading.get_ident():
+                return  # as pycuda, which makes a context current by itself on its own thread alone
             with suppress(CudaFault):
                 gpu.push()
                 gpu.host_free(self._address)

@@ -124,6 +124,11 @@ class SimulatedGpu:
         self._check(None if address in self._device else INVALID_VALUE)
         self._device.pop(address)[...] = 0
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the context is current on this thread."""
+        return bool(getattr(self._thread, "depth", 0))
+
     def host_alloc(self, size_bytes: int, *, mapped: bool) -> np.ndarray:
         self._check(allocates=True)
         # Room for an aligned address, since the GPU sees mapped memory where it lies.
