@@ -33,8 +33,11 @@ def overlay(
         uint8 `(H, W, 3)` RGB, a new array.
     """
     labels = resize_labels(labels, (frame_rgb.shape[0], frame_rgb.shape[1]))
-    blended = cv2.addWeighted(frame_rgb, 1 - opacity, classes.palette_rgb[labels], opacity, 0)
-    shown = np.where((labels < len(classes))[..., None], blended, frame_rgb)
+    # OpenCV and not NumPy: it lets other threads run meanwhile, the loop's among them.
+    colours = cv2.applyColorMap(np.ascontiguousarray(labels), classes.palette_rgb[:, None])
+    blended = cv2.addWeighted(frame_rgb, 1 - opacity, colours, opacity, 0)
+    shown = frame_rgb.copy()
+    cv2.copyTo(blended, cv2.compare(labels, len(classes), cv2.CMP_LT), shown)
     if legend:
         _draw_legend(shown, labels, classes)
     return shown
