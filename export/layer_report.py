@@ -96,9 +96,15 @@ def layers_of_log(text: str) -> list[Layer]:
 
 
 def layers_of_inspector(text: str) -> list[Layer]:
-    """Layers in the JSON of `EngineInspector.get_engine_information`, as TensorRT 10 and 11 write it."""
+    """Layers in the JSON of `EngineInspector.get_engine_information`, as TensorRT 10 and 11 write it; none where it is
+    no JSON. It comes after minutes of building, which no report is worth."""
+    try:
+        # Not strict: names have the control characters in them that the library puts between nodes.
+        listed = json.loads(text, strict=False).get("Layers", [])
+    except (ValueError, AttributeError):
+        return []
     layers = []
-    for entry in json.loads(text).get("Layers", []):
+    for entry in listed:
         # Without detailed verbosity there are names alone.
         if isinstance(entry, dict):
             inputs, outputs = ([_datatype(each) for each in entry.get(side, [])] for side in ("Inputs", "Outputs"))

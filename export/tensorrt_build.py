@@ -168,12 +168,17 @@ def _layers(target: BuildTarget, plan: Any, options: BuildOptions) -> list[Layer
     logged = layers_of_log(target.library.logger.layers)
     if target.gpu is None or target.is_rtx:
         return logged
-    runtime = target.library.runtime(options.as_dict())
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
+    try:
+        runtime = target.library.runtime(options.as_dict())
+        engine = runtime.deserialize_cuda_engine(plan)
+    except DeviceError:
+        # Loading takes memory of its own: what was built is kept, whether it can be looked into now or not.
+        engine = None
+    inspector = None if engine is None else engine.create_engine_inspector()
+    if inspector is None:
         return logged
     form = target.library.module.LayerInformationFormat.JSON
-    return layers_of_inspector(engine.create_engine_inspector().get_engine_information(form)) or logged
+    return layers_of_inspector(inspector.get_engine_information(form)) or logged
 
 
 def _why_not_parsed(parser: Any, library: TensorrtLibrary, name: str) -> str:

@@ -87,6 +87,16 @@ def test_inspector_of_either_version_gives_the_same(key: str, kind: str) -> None
     assert found == [Layer("conv", "CaskConvolution", "int8", ("int8",), ("int8",), ("conv", "relu"))]
 
 
+def test_inspector_may_write_control_characters_as_they_are() -> None:
+    text = '{"Layers": [{"Name": "c", "LayerType": "conv", "Metadata": "[ONNX Layer: a]\x1e[ONNX Layer: b]"}]}'
+    assert [layer.nodes for layer in layers_of_inspector(text)] == [("a", "b")]
+
+
+@pytest.mark.parametrize("text", ["", '{"Layers": [', "[]", "null"])
+def test_inspector_that_gives_no_json_gives_no_layers(text: str) -> None:
+    assert layers_of_inspector(text) == []
+
+
 def test_layer_is_read_back_from_its_dict() -> None:
     layer = layers_of_log(LOG)[1]
     assert Layer.from_dict(json.loads(json.dumps(layer.as_dict()))) == layer

@@ -90,6 +90,13 @@ def test_version_compatible_engine_is_inspected_with_its_own_code_allowed(monkey
     assert behaviour.asked["engine_host_code_allowed"] is True
 
 
+def test_engine_is_kept_when_it_cannot_be_loaded_for_its_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = stand_in_target(monkeypatch, "10.3.0", StandIn(loads=False))
+    built = build_engine(GRAPH, "net", target, PLAIN)
+    assert bytes(built.plan) == b"plan of 10.3.0"
+    assert built.layers == ()
+
+
 @pytest.mark.parametrize(
     ("version", "options", "words"),
     [

@@ -62,6 +62,8 @@ class StandIn:
     """The line in the log of a build that gives None."""
     dla_cores: int = 0
     starts: bool = True
+    loads: bool = True
+    """Whether there is room to load an engine after it was built."""
     takes_timing_cache: bool = True
     asked: dict[str, Any] = field(default_factory=dict)
     """What was set or called, by name."""
@@ -249,6 +251,12 @@ def _runtime(behaviour: StandIn, key: str) -> Any:
             return Inspector()
 
     runtime = _restricted("Runtime", RUNTIME, behaviour)
-    runtime.__init__ = lambda self, logger: None  # type: ignore[misc]
+
+    def start(self: Any, logger: Any) -> None:
+        if not behaviour.loads:
+            logger.log(logger.Severity.ERROR, "CUDA initialization failure with error: 2")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    runtime.__init__ = start  # type: ignore[misc]
     runtime.deserialize_cuda_engine = lambda self, plan: Engine()  # type: ignore[attr-defined]
     return runtime
