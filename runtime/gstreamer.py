@@ -6,14 +6,12 @@ system's. Pipelines end in a sink that holds the newest frame only and never wai
 
 import re
 import shlex
-import time
-from collections.abc import Callable
 
 import cv2
-import numpy as np
 
 from edgeseg.errors import InputError, SourceError
-from edgeseg.runtime.source import DEFAULT_CAMERA_FPS, CameraSource
+from edgeseg.runtime.camera import DEFAULT_CAMERA_FPS, CameraSource, Reconnection
+from edgeseg.runtime.capture import Capture, DeviceCapture
 
 SIZE_HW = (720, 1280)
 """Of a camera's frames unless told otherwise."""
@@ -21,7 +19,7 @@ SINK = "appsink drop=true max-buffers=1 sync=false"
 _SCHEMES = ("csi", "usb", "gst")
 _CAMERA = re.compile(r"(csi|usb):(\d+)(?::(\d+)x(\d+))?(?:@(\d+))?")
 # The caps are one for all sensors: the processor scales the nearest mode of the sensor to them. The conversion to three
-# channels is left to `CameraSource`, which has to swap them anyway.
+# channels is left to `DeviceCapture`, which has to swap them anyway.
 _CSI = (
     "nvarguscamerasrc sensor-id={index} ! "
     "video/x-raw(memory:NVMM),format=NV12,width={width},height={height},framerate={fps}/1 ! "
@@ -42,20 +40,23 @@ def is_gstreamer(source: str) -> bool:
     return source.partition(":")[0] in _SCHEMES and ":" in source
 
 
-def pipeline(source: str, *, fps: float | None = None) -> str:
+def pipeline(source: str, *, fps: float | None = None, size_hw: tuple[int, int] | None = None) -> str:
     """The pipeline that `source` stands for, with its sink.
 
     Args:
         source: `csi:INDEX[:HxW][@FPS]`, `usb:INDEX[:HxW][@FPS]`, or `gst:PIPELINE`, whose sink may be left out.
         fps: frame rate of a camera that names none, whole frames per second.
+        size_hw: size of the frames of a camera that names none.
 
     Raises:
-        InputError: it is none of these, or two different rates are given.
+        InputError: it is none of these, or two different rates or sizes are given.
     """
     scheme, _, rest = source.partition(":")
     if scheme == "gst" and rest.strip():
         if fps is not None:
             raise InputError(f"a pipeline says its own frame rate | leave --fps out, got {fps:g} for {source}")
+        if size_hw is not None:
+            raise InputError(f"a pipeline says its own size | leave --camera-size out for {source}")
         return rest.strip() if "appsink" in rest else f"{rest.strip().rstrip('!').rstrip()} ! {SINK}"
     found = _CAMERA.fullmatch(source)
     if found is None:
@@ -69,43 +70,44 @@ def pipeline(source: str, *, fps: float | None = None) -> str:
     rate = (fps or DEFAULT_CAMERA_FPS) if own_fps is None else own_fps
     if rate != int(rate) or rate <= 0:
         raise InputError(f"cameras have whole frame rates | got {rate:g} for {source}")
-    height, width = (int(found[3]), int(found[4])) if found[3] else SIZE_HW
+    own_size_hw = (int(found[3]), int(found[4])) if found[3] else None
+    if own_size_hw and size_hw and own_size_hw != size_hw:
+        raise InputError(f"{source} and --camera-size {size_hw[0]}x{size_hw[1]} both give a size | give it once")
+    height, width = own_size_hw or size_hw or SIZE_HW
     if not height or not width:
         raise InputError(f"the size of a camera's frames is positive | got {height}x{width} in {source}")
     return _PIPELINES[found[1]].format(index=int(found[2]), width=width, height=height, fps=int(rate), sink=SINK)
 
 
 class GStreamerSource(CameraSource):
-    """A camera behind a GStreamer pipeline; arguments and errors as of `pipeline`.
+    """A camera behind a GStreamer pipeline; arguments and errors as of `pipeline` and `CameraSource`.
 
     Raises:
         SourceError: this OpenCV has no GStreamer, the pipeline does not start, or it gives no BGR or BGRx.
     """
 
-    def __init__(self, source: str, *, fps: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pipeline = pipeline(source, fps=fps)
+    def __init__(
+        self,
+        source: str,
+        *,
+        fps: float | None = None,
+        size_hw: tuple[int, int] | None = None,
+        reconnection: Reconnection | None = None,
+    ) -> None:
+        described = pipeline(source, fps=fps, size_hw=size_hw)
         if not has_gstreamer():
             raise SourceError(
                 f"{source} needs an OpenCV with GStreamer | OpenCV {cv2.__version__} in {cv2.__file__} has none, "
                 "as none of pip's has | take the system's python3-opencv; on a Jetson jetson/setup.sh does"
             )
-        # The rate is part of the pipeline: a started one cannot be told another.
-        super().__init__(source, clock=clock)
+        alone = re.sub(r"\bappsink\b[^!]*$", "fakesink", described)
+        advice = f"what does it say by itself: gst-launch-1.0 -v {shlex.join(alone.split())}"
 
-    def _open(self, address: int | str) -> cv2.VideoCapture:
-        return cv2.VideoCapture(self._pipeline, cv2.CAP_GSTREAMER)
+        def open_capture() -> Capture:
+            # Rate and size are part of the pipeline: a started one cannot be told others.
+            return DeviceCapture(described, backend=cv2.CAP_GSTREAMER, name=source, advice=advice)
 
-    def _advice(self, address: int | str) -> str:
-        alone = re.sub(r"\bappsink\b[^!]*$", "fakesink", self._pipeline)
-        return f"what does it say by itself: gst-launch-1.0 -v {shlex.join(alone.split())}"
-
-    def _rgb(self, frame: np.ndarray) -> np.ndarray:
-        if frame.ndim != 3 or frame.shape[2] not in (3, 4):
-            raise SourceError(
-                f"{self.name} gives pictures of {frame.shape} | expected BGR or BGRx: end the pipeline in "
-                "! videoconvert ! video/x-raw,format=BGRx"
-            )
-        return cv2.cvtColor(frame, cv2.COLOR_BGRA2RGB if frame.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+        super().__init__(source, open_capture, reconnection=reconnection)
 
 
 def has_gstreamer() -> bool:

@@ -2,12 +2,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import cv2
 import numpy as np
 import pytest
 
 from edgeseg.errors import InputError, SourceError
+from edgeseg.runtime import capture as captures
 from edgeseg.runtime import gstreamer
 from edgeseg.runtime.gstreamer import GStreamerSource, has_gstreamer, pipeline
 from edgeseg.runtime.source import is_camera, open_source
@@ -115,10 +117,14 @@ class Capture:
         return self.is_open
 
     def get(self, prop):
-        return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_FRAME_WIDTH: 3.0, cv2.CAP_PROP_FRAME_HEIGHT: 2.0}[prop]
+        return {cv2.CAP_PROP_FPS: 30.0, cv2.CAP_PROP_POS_MSEC: 0.0}[prop]
 
     def grab(self):
+        time.sleep(0.001)
         return True
+
+    def release(self):
+        pass
 
     def retrieve(self):
         return True, self.frame
@@ -130,7 +136,7 @@ def capture(monkeypatch):
         pass
 
     monkeypatch.setattr(gstreamer, "has_gstreamer", lambda: True)
-    monkeypatch.setattr(gstreamer.cv2, "VideoCapture", Own)
+    monkeypatch.setattr(captures.cv2, "VideoCapture", Own)
     return Own
 
 
@@ -138,12 +144,15 @@ def test_the_pipeline_is_opened_by_gstreamer_and_no_other_backend(capture):
     source = open_source("csi:0")
     assert capture.opened_with == (pipeline("csi:0"), cv2.CAP_GSTREAMER)
     assert (source.fps, source.size_hw, source.paced) == (30.0, (2, 3), True)
+    source.close()
 
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_frames_are_rgb_whether_the_pipeline_gives_bgr_or_bgrx(capture, channels):
     capture.frame = np.full((2, 3, channels), (1, 2, 3, 255)[:channels], np.uint8)
-    frame = GStreamerSource("csi:0").read(threading.Event())
+    source = GStreamerSource("csi:0")
+    frame = source.read(threading.Event())
+    source.close()
     assert frame.rgb.shape == (2, 3, 3)
     assert frame.rgb[0, 0].tolist() == [3, 2, 1]
 
@@ -152,7 +161,7 @@ def test_frames_are_rgb_whether_the_pipeline_gives_bgr_or_bgrx(capture, channels
 def test_a_pipeline_of_another_format_is_refused_with_the_end_it_needs(capture, shape):
     capture.frame = np.zeros(shape, np.uint8)
     with pytest.raises(SourceError, match=r"expected BGR or BGRx.*videoconvert ! video/x-raw,format=BGRx"):
-        GStreamerSource("gst:nvarguscamerasrc").read(threading.Event())
+        GStreamerSource("gst:nvarguscamerasrc")
 
 
 def test_a_pipeline_that_does_not_start_names_the_command_that_says_why(capture):
