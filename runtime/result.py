@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeseg.classes import ClassSet
+from edgeseg.errors import InputError
 from edgeseg.runtime.loop_session import SessionEvent
 
 if TYPE_CHECKING:
+    from edgeseg.runtime.detections import Detections
     from edgeseg.runtime.warp_stage import CompensationSummary
 
 
@@ -45,11 +48,61 @@ class Result:
     """Why the labels were left as they were, when they should have been moved."""
     warp_ms: float = 0.0
     """What the stage took that moves labels, from the frame or the labels that made it start."""
+    classes: ClassSet | None = None
+    """Names and colours of the label values; None where the session's bundle tells none."""
 
     @property
     def age_s(self) -> float:
         """How old the labels were when they could first be read."""
         return self.published_at - self.captured_at
+
+    # The rest is computed when it is asked for, each time anew: whoever shows no picture pays for none.
+
+    def overlay(self, *, opacity: float = 0.5, legend: bool = False) -> np.ndarray:
+        """The labels' colours over the frame: uint8 `(H, W, 3)` RGB at the camera's size, a new array.
+
+        Args:
+            opacity: 0 shows the frame, 1 the colours.
+            legend: write the names of the classes that occur into the upper left corner.
+
+        Raises:
+            InputError: the classes are not known.
+        """
+        from edgeseg.runtime.overlay import overlay
+
+        return overlay(self.frame_rgb, self.labels, self._known_classes(), opacity=opacity, legend=legend)
+
+    def labels_at_frame_size(self) -> np.ndarray:
+        """The labels at the camera's size, uint8 `(H, W)`, by the nearest pixel; `labels` itself where that is it."""
+        from edgeseg.runtime.overlay import resize_labels
+
+        return resize_labels(self.labels, (self.frame_rgb.shape[0], self.frame_rgb.shape[1]))
+
+    def class_shares(self) -> dict[str, float]:
+        """Share of each class, also of those that do not occur, of all pixels of `labels`: 0 to 1.
+
+        They sum up to less than 1 where pixels have no class, as invalid ones that were marked.
+
+        Raises:
+            InputError: the classes are not known.
+        """
+        classes = self._known_classes()
+        counts = np.bincount(self.labels.ravel(), minlength=256)
+        return {name: float(counts[value] / self.labels.size) for value, name in enumerate(classes.names)}
+
+    def detections(self, *, classes: tuple[str, ...] | None = None, min_area_px: int = 16) -> "Detections":
+        """Connected regions of the movable classes as detections: `edgeseg.runtime.detections.detections`."""
+        from edgeseg.runtime.detections import detections
+
+        return detections(self.labels_at_frame_size(), self._known_classes(), of=classes, min_area_px=min_area_px)
+
+    def _known_classes(self) -> ClassSet:
+        if self.classes is None:
+            raise InputError(
+                "this result does not tell its classes | its session has none: call "
+                "edgeseg.runtime.overlay.overlay(frame_rgb, labels, classes) with your own"
+            )
+        return self.classes
 
 
 @dataclass(frozen=True)
@@ -77,6 +130,12 @@ class LoopSummary:
     """What compensation did; None without."""
     schedule: str = "latest-frame"
     """Name of the schedule that the worker kept to."""
+    reconnects: int = 0
+    """How often the camera was lost and came back."""
+    stalls: int = 0
+    """How often it was open and gave nothing."""
+    corrupt_frames: int = 0
+    """Its pictures that could not be used; they are not among the frames."""
     session_events: dict[str, int] = field(default_factory=dict)
     """How often the session was `switched` to another configuration or `restarted` after a step that hung."""
     last_events: tuple[SessionEvent, ...] = ()

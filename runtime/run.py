@@ -1,6 +1,5 @@
 """One recorded run of the loop: overlay video, a line of JSON per result, the score against labels."""
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -8,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import cv2
 import numpy as np
 
 from edgeseg.classes import ClassSet
@@ -17,8 +15,11 @@ from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.streaming import Publication, streaming_offsets, streaming_scores
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.loop_session import LoopSession
-from edgeseg.runtime.overlay import VideoWriter, overlay, resize_labels, video_writer
+from edgeseg.runtime.overlay import resize_labels
 from edgeseg.runtime.result import LoopSummary, Result
+from edgeseg.runtime.run_log import logged_every
+from edgeseg.runtime.sinks import JsonLines, Sink, SinkSummary, overlay_video, sinking
+from edgeseg.runtime.sinks.threads import BREAK_OFF_S
 from edgeseg.runtime.source import Source
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class RunReport:
     video: Path | None
     interruption: KeyboardInterrupt | None = None
     """The Ctrl-C that ended the loop."""
+    sinks: tuple[SinkSummary, ...] = ()
+    """What became of the results in each sink."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -55,6 +58,7 @@ class RunReport:
             "predicted_slamiou": self.predicted_slamiou,
             "scored_frames": self.scored_frames,
             "video": None if self.video is None else str(self.video),
+            "sinks": [vars(sink) for sink in self.sinks],
         }
 
 
@@ -66,7 +70,9 @@ def run_loop(
     frames: int | None = None,
     seconds: float | None = None,
     save: Path | str | None = None,
-    json_lines: TextIO | None = None,
+    json_lines: TextIO | Path | str | None = None,
+    sinks: Sequence[Sink] = (),
+    summary_every_s: float | None = None,
     progress: Callable[[Result], None] | None = None,
     compensation: Compensation | None = None,
     rate: str | None = None,
@@ -81,40 +87,46 @@ def run_loop(
 
     Args:
         classes: the bundle's classes.
-        save: overlay video (.mp4) at the source's frame rate: each result is shown until the next one.
-        json_lines: one line per result: frame index, times, age, step time.
+        save: overlay video (.mp4) at the source's frame rate: each result is shown until the next one. It is H.264 and
+            plays whatever ends the process, where the extra `video` is installed; else MPEG-4, whole at the end only.
+        json_lines: one line per result: frame index, times, age, step time, pixels and share of each class.
+        sinks: further sinks, such as `LabelImages` and `SharedLabelsSink`, not yet open.
+        summary_every_s: log the summary so often, at level INFO.
         progress: called with each result.
         viewer: makes the live view of the loop, which then shows each result and ends before the loop does.
         compensation, rate, check_consistency: as in `Loop`. Labels whose invalid pixels are marked are not scored.
 
     Raises:
-        The first failure of a stage; then no video is written.
+        The first failure of a stage or sink; what the sinks had written is kept, but for a video in MPEG-4.
         KeyboardInterrupt: Ctrl-C before the first result, or a second one. After a result the first one ends the loop
-            as the source's end does, and is in the report.
+            as the source's end does, and is in the report. Of a subclass, such as the command line raises at SIGTERM,
+            it ends the run at once: nothing is scored then.
     """
     marked = (session.compensation if compensation is None else compensation).mark_invalid
     score = _StreamingScore(source, classes, marked=marked)
     first: Result | None = None
-    last: Result | None = None
     interruption: KeyboardInterrupt | None = None
     path = None if save is None else Path(save)
+    chosen = list(sinks)
+    if path is not None:
+        chosen.insert(0, overlay_video(path, source.fps, source.size_hw, classes))
+    if json_lines is not None:
+        chosen.append(JsonLines(json_lines))
     with ExitStack() as stack:
-        writer = stack.enter_context(video_writer(path, source.fps, source.size_hw)) if path is not None else None
+        # A source that is not paced waits, so that every frame is computed, and written.
+        sunk = stack.enter_context(sinking(chosen, wait=not source.paced))
         loop = stack.enter_context(
             Loop(session, source, compensation=compensation, rate=rate, check_consistency=check_consistency)
         )
         view = None if viewer is None else stack.enter_context(viewer(loop))
+        if summary_every_s is not None:
+            stack.enter_context(logged_every(summary_every_s, lambda: loop.summary))
         try:
             for results, result in enumerate(loop, start=1):
-                # First of all: a Ctrl-C after anything was written finds a result to end the video with.
-                first, before, last = first or result, last, result
+                first = first or result
                 if view is not None:
                     view.show(result)
-                if writer is not None:
-                    _write(writer, before, result, classes)
-                if json_lines is not None:
-                    json_lines.write(json.dumps(_line(result)) + "\n")
-                    json_lines.flush()
+                sunk(result)
                 score.add(result)
                 if progress is not None:
                     progress(result)
@@ -122,19 +134,23 @@ def run_loop(
                 if (frames is not None and results >= frames) or (seconds is not None and ran_s >= seconds):
                     break
         except KeyboardInterrupt as error:
-            if last is None:
+            if first is None:
                 raise
             interruption = error
         loop.stop()
-        if writer is not None and last is not None:
-            writer.write(_overlaid(last.frame_rgb, last.labels, classes, writer.size_hw))
-    slamiou, after_first, scored_frames = score.finish()
-    return RunReport(loop.summary, slamiou, after_first, _predicted(loop), scored_frames, path, interruption)
+        sunk.finish(None if interruption is None else BREAK_OFF_S)
+    is_terminated = interruption is not None and type(interruption) is not KeyboardInterrupt
+    slamiou, after_first, scored_frames = (None, None, 0) if is_terminated else score.finish()
+    return RunReport(
+        loop.summary, slamiou, after_first, _predicted(loop), scored_frames, path, interruption, sunk.summaries
+    )
 
 
 def _predicted(loop: Loop) -> float | None:
     picked = loop.session.pick
     if picked is None or (picked.candidate.compensation, picked.schedule) != (loop.compensation, loop.schedule):
+        return None
+    if "switched" in loop.session.events.counts:
         return None
     # Moved labels are predicted as they are at the camera's rate, others as the network gives them.
     return None if loop.compensation.moves and loop.rate != "camera" else picked.row.streaming_lamiou
@@ -204,47 +220,6 @@ def write_overlays(
     results: Sequence[Result], path: Path | str, *, fps: float, size_hw: tuple[int, int], classes: ClassSet
 ) -> None:
     """The overlay video of `run_loop`, from results kept until the loop is over: encoding takes no time from it."""
-    with video_writer(path, fps, size_hw) as writer:
-        for last, result in zip([None, *results], results, strict=False):
-            _write(writer, last, result, classes)
-        if results:
-            writer.write(_overlaid(results[-1].frame_rgb, results[-1].labels, classes, writer.size_hw))
-
-
-def _write(writer: VideoWriter, last: Result | None, result: Result, classes: ClassSet) -> None:
-    """Show the result before until this one's frame.
-
-    Labels that were moved to the next frame are shown over it.
-    """
-    if last is None or result.frame_index <= last.frame_index:
-        return
-    times = result.frame_index - last.frame_index
-    is_ahead = times == 1 and last.stands_for > last.captured_at
-    frame_rgb = result.frame_rgb if is_ahead else last.frame_rgb
-    writer.write(_overlaid(frame_rgb, last.labels, classes, writer.size_hw), times=times)
-
-
-def _overlaid(frame_rgb: np.ndarray, labels: np.ndarray, classes: ClassSet, size_hw: tuple[int, int]) -> np.ndarray:
-    """Labels over a frame, at a video's size: a source may change its frames' size in the middle."""
-    picture = overlay(frame_rgb, labels, classes)
-    return picture if picture.shape[:2] == size_hw else cv2.resize(picture, (size_hw[1], size_hw[0]))
-
-
-def _line(result: Result) -> dict[str, Any]:
-    present, counts = np.unique(result.labels, return_counts=True)
-    return {
-        "frame_index": result.frame_index,
-        "captured_at": round(result.captured_at, 6),
-        "published_at": round(result.published_at, 6),
-        "age_s": round(result.age_s, 6),
-        "step_ms": round(result.step_ms, 3),
-        "stands_for": round(result.stands_for, 6),
-        "source_index": result.source_index,
-        "source_age_s": round(result.published_at - result.source_at, 6),
-        "moved_px": round(result.moved_px, 3),
-        "invalid_share": None if result.invalid_share is None else round(result.invalid_share, 6),
-        "fallback": result.fallback,
-        "warp_ms": round(result.warp_ms, 3),
-        "configuration": result.configuration,
-        "pixels": {str(value): int(count) for value, count in zip(present, counts, strict=True)},
-    }
+    with overlay_video(path, fps, size_hw, classes) as video:
+        for result in results:
+            video.write(result)

@@ -1,13 +1,16 @@
 import io
 import json
+import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 
 from edgeseg.data.video import Video
 from edgeseg.errors import SourceError
 from edgeseg.runtime.run import run_loop
+from edgeseg.runtime.run_log import JsonFormatter
 from edgeseg.runtime.session import load
 from edgeseg.runtime.source import VideoSource
 
@@ -96,16 +99,41 @@ def test_one_line_of_json_per_result(session, graphs):
 
 
 def test_the_video_has_the_length_of_the_source_when_frames_were_dropped(session, graphs, tmp_path):
-    import cv2
-
     lines, path = io.StringIO(), tmp_path / "v.mp4"
     run_loop(session, VideoSource(Colours(30)), classes=graphs.classes, save=path, json_lines=lines)
     last = json.loads(lines.getvalue().splitlines()[-1])["frame_index"]
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == last + 1
 
 
-def test_nothing_is_written_when_the_source_breaks(session, graphs, tmp_path):
+def test_the_video_plays_up_to_where_the_source_broke(session, graphs, tmp_path):
+    source = VideoSource(Colours(60, broken_at=50), paced=False)
+    with pytest.raises(SourceError, match="broke at frame 50"):
+        run_loop(session, source, classes=graphs.classes, save=tmp_path / "v.mp4")
+    # Results that nobody had taken when the failure came are not in it.
+    assert 40 <= cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) <= 50
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def test_nothing_is_written_when_the_source_breaks_and_no_h264_is_installed(session, graphs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
     source = VideoSource(Colours(30, broken_at=5), paced=False)
     with pytest.raises(SourceError, match="broke at frame 5"):
         run_loop(session, source, classes=graphs.classes, save=tmp_path / "v.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_video_is_mpeg_4_when_no_h264_is_installed(session, graphs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    run_loop(session, VideoSource(Colours(6), paced=False), classes=graphs.classes, save=tmp_path / "v.mp4")
+    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 6
+    assert int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") == b"FMP4"
+
+
+def test_the_summary_is_logged_every_so_often(session, graphs, caplog):
+    caplog.set_level("INFO", "edgeseg")
+    run_loop(session, VideoSource(Colours(20)), classes=graphs.classes, summary_every_s=0.1)
+    records = [record for record in caplog.records if record.name == "edgeseg.runtime.run_log"]
+    assert len(records) >= 2
+    assert records[-1].fields["summary"]["configuration"] == "plain_32x48"
+    assert json.loads(JsonFormatter().format(records[-1]))["lately_fps"] > 0

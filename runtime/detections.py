@@ -1,0 +1,79 @@
+"""Label maps as detections: a box, a mask and a class per connected region, as `supervision` takes them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edgeseg.classes import ClassSet
+from edgeseg.errors import InputError
+from edgeseg.optional import require
+
+
+@dataclass(frozen=True)
+class Detections:
+    """`n` regions, the largest first. The fields are those of `supervision.Detections`:
+
+    supervision.Detections(xyxy=found.xyxy, mask=found.mask, class_id=found.class_id, data=found.data)
+    """
+
+    xyxy: np.ndarray
+    """float32 `(n, 4)`: left, top, right, bottom in pixels of the frame, right and bottom exclusive."""
+    mask: np.ndarray
+    """bool `(n, H, W)`."""
+    class_id: np.ndarray
+    """int64 `(n,)`: label values."""
+    data: dict[str, np.ndarray]
+    """`class_name`: str `(n,)`, where supervision's annotators look for it."""
+
+    def __len__(self) -> int:
+        return len(self.class_id)
+
+    def to_supervision(self) -> Any:
+        """The same as `supervision.Detections`.
+
+        Raises:
+            MissingPackageError: supervision is not installed.
+        """
+        supervision = require("supervision", extra="supervision")
+        return supervision.Detections(xyxy=self.xyxy, mask=self.mask, class_id=self.class_id, data=self.data)
+
+
+def detections(
+    labels: np.ndarray, classes: ClassSet, *, of: tuple[str, ...] | None = None, min_area_px: int = 16
+) -> Detections:
+    """Connected regions (8 neighbours) of equal label.
+
+    Two cars that touch in the picture are one region: semantic labels do not tell them apart.
+
+    Args:
+        labels: uint8 `(H, W)`.
+        of: names of the classes that are looked for; None: those that move by themselves, `classes.movable`.
+        min_area_px: smaller regions are left out.
+
+    Raises:
+        InputError: a class is unknown, or none is named and none is movable.
+    """
+    names = classes.movable if of is None else tuple(of)
+    unknown = [name for name in names if name not in classes.names]
+    if unknown:
+        raise InputError(f"unknown class {unknown[0]!r} | known: {', '.join(classes.names)}")
+    if not names:
+        raise InputError("detections are of the classes that move, and none is marked as movable | name some")
+    found: list[tuple[int, int, tuple[int, int, int, int], np.ndarray]] = []
+    for name in names:
+        value = classes.names.index(name)
+        count, regions, boxes, _ = cv2.connectedComponentsWithStats((labels == value).astype(np.uint8), connectivity=8)
+        for region in range(1, count):
+            left, top, width, height, area = (int(number) for number in boxes[region])
+            if area >= min_area_px:
+                found.append((area, value, (left, top, left + width, top + height), regions == region))
+    found.sort(key=lambda entry: -entry[0])
+    class_id = np.array([value for _, value, _, _ in found], np.int64)
+    return Detections(
+        xyxy=np.array([box for _, _, box, _ in found], np.float32).reshape(-1, 4),
+        mask=np.array([mask for _, _, _, mask in found], bool).reshape(-1, *labels.shape),
+        class_id=class_id,
+        data={"class_name": np.array([classes.names[value] for value in class_id], dtype=str)},
+    )

@@ -1,0 +1,68 @@
+"""Logs of a run that a machine reads, and its summary now and then."""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeseg.runtime.result import LoopSummary
+
+_log = logging.getLogger(__name__)
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of JSON per record: `time` (ISO 8601, UTC), `level`, `logger`, `message`, `error` with the traceback
+    where there is one, and whatever the record was given as `extra={"fields": {...}}`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+@contextmanager
+def logged_every(seconds: float, summary: "Callable[[], LoopSummary]") -> Iterator[None]:
+    """Log `summary()` every `seconds`, also while no result comes, until the block ends.
+
+    The message tells results, frames per second and age; the field `summary` of the record has all of it.
+    """
+    stop = threading.Event()
+    thread = threading.Thread(target=_log_until, args=(stop, seconds, summary), name="edgeseg-summary", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _log_until(stop: threading.Event, seconds: float, summary: "Callable[[], LoopSummary]") -> None:
+    results, at_s = 0, 0.0
+    while not stop.wait(seconds):
+        now = summary()
+        passed_s = now.seconds - at_s
+        lately_fps = (now.results - results) / passed_s if passed_s > 0 else 0.0
+        results, at_s = now.results, now.seconds
+        _log.info(
+            "%s: %d results in %.0f s, %.1f/s lately, %.0f ms old (p50), %d frames dropped, %d missed",
+            now.configuration,
+            now.results,
+            now.seconds,
+            lately_fps,
+            now.age_ms.get("p50", float("nan")),
+            now.frames_dropped,
+            now.frames_missed,
+            extra={"fields": {"lately_fps": round(lately_fps, 3), "summary": now.as_dict()}},
+        )
