@@ -278,6 +278,7 @@ class Loop:
                 source_index=frame.index,
                 source_at=frame.captured_at_s,
                 stands_for=frame.captured_at_s + self._lead_s,
+                classes=self.session.classes,
             )
         )
 
@@ -299,6 +300,7 @@ class Loop:
             invalid_share=None if math.isnan(moved.moved.invalid_share) else moved.moved.invalid_share,
             fallback=moved.moved.fallback,
             warp_ms=moved.warp_ms,
+            classes=self.session.classes,
         )
         self._publish(result)
         return result.published_at
