@@ -16,7 +16,7 @@ from edgeseg.config import Compensation
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
 from edgeseg.metrics.streaming import Publication
-from edgeseg.runtime.loop_session import LoopSession
+from edgeseg.runtime.loop_session import LoopSession, lead_s
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.schedule import LATEST_FRAME, SHRINKING_TAIL, Schedule
@@ -103,7 +103,7 @@ class Loop:
         self._ended_at: float | None = None
         self._warp: WarpStage | None = None
         try:
-            self._lead_s = _lead_s(session, self.source.fps)
+            self._lead_s = lead_s(session.configuration, self.source.fps)
             if self.compensation.moves:
                 self._warp = self._warp_stage(check_consistency)
             session.take_frames_of(self.source.size_hw)
@@ -236,7 +236,7 @@ class Loop:
             rule.finished(step_ms / 1e3)
             if self._warp is None:
                 self._publish_as_it_is(frame, labels, step_ms)
-            elif not self._warp.put_labels(Finished(frame, labels, step_ms)):
+            elif not self._warp.put_labels(Finished(frame, labels, step_ms, self.session.configuration.name)):
                 break
             free_at_s = self._clock()
         if self._warp is None:
@@ -292,7 +292,7 @@ class Loop:
             step_ms=moved.source.step_ms,
             labels=moved.moved.labels,
             frame_rgb=frame_rgb,
-            configuration=self.session.configuration.name,
+            configuration=moved.source.configuration,
             source_index=moved.source.frame.index,
             source_at=moved.source.frame.captured_at_s,
             stands_for=moved.stands_for_s,
@@ -345,12 +345,3 @@ class Loop:
     def _close_source(self) -> None:
         if self._owns_source:
             self.source.close()
-
-
-def _lead_s(session: LoopSession, source_fps: float) -> float:
-    """How far ahead of their frame the session's labels are: frames of the videos that the network was trained on.
-
-    The accuracy table tells those videos' frame rate; without one it is taken to be the source's.
-    """
-    accuracy = session.configuration.accuracy
-    return session.configuration.knobs.target_offset / (source_fps if accuracy is None else accuracy.fps)

@@ -2,9 +2,11 @@
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter, deque
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from edgeseg.runtime.schedule import Schedule
 
 if TYPE_CHECKING:
     from edgeseg.runtime.pick import Pick
+
+_S = TypeVar("_S", bound="SessionStandIn")
 
 EVENTS_KEPT = 100
 """The last events that are kept: a loop runs for months. All of them are counted, and logged."""
@@ -99,6 +103,94 @@ class SessionEvents:
         with self._lock:
             return dict(self._counts)
 
-    def as_list(self) -> list[dict[str, Any]]:
-        """JSON-ready form of the last ones."""
-        return [asdict(event) for event in self.last]
+
+def lead_s(configuration: BundleConfiguration, source_fps: float) -> float:
+    """How far ahead of their frame a configuration's labels are: frames of the videos that it was trained on.
+
+    The accuracy table tells those videos' frame rate; without one it is taken to be the source's.
+    """
+    accuracy = configuration.accuracy
+    return configuration.knobs.target_offset / (source_fps if accuracy is None else accuracy.fps)
+
+
+class OwnedSession(LoopSession, Protocol):
+    """One that has to be closed."""
+
+    @property
+    def frame_size_hw(self) -> tuple[int, int]:
+        """Height and width of the frames that `step` takes."""
+
+    def close(self) -> None:
+        """Free what it holds. May be called twice."""
+
+
+class SessionStandIn(ABC):
+    """Stands for a session that may be another one tomorrow, and owns it.
+
+    Args:
+        session: the first one.
+        events: where changes are told; None: a list of its own.
+    """
+
+    def __init__(self, session: OwnedSession, events: SessionEvents | None) -> None:
+        self._session = session
+        self._events = SessionEvents() if events is None else events
+
+    @property
+    def configuration(self) -> BundleConfiguration:
+        """What gives the labels."""
+        return self._session.configuration
+
+    @property
+    def classes(self) -> ClassSet | None:
+        """The bundle's classes."""
+        return self._session.classes
+
+    @property
+    def compensation(self) -> Compensation:
+        """How the loop moves labels."""
+        return self._session.compensation
+
+    @property
+    def schedule(self) -> Schedule:
+        """When the loop starts a step."""
+        return self._session.schedule
+
+    @property
+    def pick(self) -> "Pick | None":
+        """Why the first configuration was taken."""
+        return self._session.pick
+
+    @property
+    def events(self) -> SessionEvents:
+        """What changed since it was loaded."""
+        return self._events
+
+    @property
+    def frame_size_hw(self) -> tuple[int, int]:
+        """Height and width of the frames that `step` takes."""
+        return self._session.frame_size_hw
+
+    @abstractmethod
+    def step(self, frame: np.ndarray) -> np.ndarray:
+        """As `Session.step`."""
+
+    def reset(self) -> None:
+        """Forget the frames so far."""
+        self._session.reset()
+
+    def take_frames_of(self, frame_size_hw: tuple[int, int], *, changed: bool = False) -> None:
+        """As `Session.take_frames_of`."""
+        self._session.take_frames_of(frame_size_hw, changed=changed)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what it holds. May be called twice."""
+
+    def __enter__(self: _S) -> _S:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -80,6 +80,8 @@ class Pick:
     reason: str
     notes: tuple[str, ...]
     """What to know about the figures: interpolation, candidates left out, a table that ends early."""
+    profile: DeviceProfile
+    """What it was picked by."""
 
     @property
     def configuration(self) -> BundleConfiguration:
@@ -182,7 +184,9 @@ def pick(
     if rows[0].excluded:
         raise InputError(_nothing_fits(rows, max_latency_ms, min_miou))
     notes = invalid_note(profile) + notes + remarks([measured[row.name] for row in rows], rows, profile, fps)
-    return Pick(measured[rows[0].name], tuple(rows), fps, statistic, reason(rows, fps, statistic), tuple(notes))
+    return Pick(
+        measured[rows[0].name], tuple(rows), fps, statistic, reason(rows, fps, statistic), tuple(notes), profile
+    )
 
 
 def pick_row(

@@ -152,6 +152,8 @@ def _predicted(loop: Loop) -> float | None:
         return None
     if "switched" in loop.session.events.counts:
         return None
+    if "switched" in loop.session.events.counts:
+        return None
     # Moved labels are predicted as they are at the camera's rate, others as the network gives them.
     return None if loop.compensation.moves and loop.rate != "camera" else picked.row.streaming_lamiou
 

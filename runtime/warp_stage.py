@@ -34,6 +34,8 @@ class Finished:
     labels: np.ndarray
     """uint8 `(h, w)`, not changed by anyone from now on."""
     step_ms: float
+    configuration: str = ""
+    """Name of the configuration that computed them."""
 
 
 @dataclass(frozen=True)

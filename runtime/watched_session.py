@@ -8,20 +8,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeseg.bundle import BundleConfiguration
-from edgeseg.classes import ClassSet
-from edgeseg.config import Compensation
 from edgeseg.errors import DeviceError, InputError
-from edgeseg.runtime.loop_session import SessionEvent, SessionEvents
-from edgeseg.runtime.schedule import Schedule
+from edgeseg.runtime.loop_session import SessionEvent, SessionEvents, SessionStandIn
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.session import Session
 
 MOST_RESTARTS = 3
@@ -74,7 +68,7 @@ class _Engine:
                     labels.set_exception(error)
 
 
-class WatchedSession:
+class WatchedSession(SessionStandIn):
     """A session whose steps may take `limit_s` at most: then a fresh one takes its place, and the same frame.
 
     A network's state begins anew in the fresh session. The memory of the one that hangs is lost until its call returns.
@@ -103,44 +97,13 @@ class WatchedSession:
     ) -> None:
         if not 0 < limit_s < float("inf"):
             raise InputError(f"the limit of a step is positive, in seconds | got {limit_s}")
-        self._session = session
+        super().__init__(session, events)
         self._reopen = reopen
         self._limit_s = limit_s
         self._most_restarts = most_restarts
         self._is_done_within = is_done_within or (lambda future, seconds: bool(wait([future], seconds).done))
-        self._events = events or SessionEvents()
         self._engine = _Engine(lambda: session)
         self._hung = self._steady = 0
-
-    @property
-    def configuration(self) -> BundleConfiguration:
-        """The configuration."""
-        return self._session.configuration
-
-    @property
-    def classes(self) -> ClassSet | None:
-        """The bundle's classes."""
-        return self._session.classes
-
-    @property
-    def compensation(self) -> Compensation:
-        """How the loop moves labels."""
-        return self._session.compensation
-
-    @property
-    def schedule(self) -> Schedule:
-        """When the loop starts a step."""
-        return self._session.schedule
-
-    @property
-    def pick(self) -> "Pick | None":
-        """Why this configuration was taken."""
-        return self._session.pick
-
-    @property
-    def events(self) -> SessionEvents:
-        """The restarts."""
-        return self._events
 
     def step(self, frame: np.ndarray) -> np.ndarray:
         """As `Session.step`, in a fresh session when the one at hand hangs.
@@ -157,26 +120,10 @@ class WatchedSession:
                 return labels.result()
             self._replace()
 
-    def reset(self) -> None:
-        """Forget the frames so far."""
-        self._session.reset()
-
-    def take_frames_of(self, frame_size_hw: tuple[int, int], *, changed: bool = False) -> None:
-        """As `Session.take_frames_of`."""
-        self._session.take_frames_of(frame_size_hw, changed=changed)
-
     def close(self) -> None:
         """Free the session; one that hangs is left behind. May be called twice."""
         self._engine.leave()
         self._engine.thread.join(CLOSE_S)
-
-    def __enter__(self) -> "WatchedSession":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _replace(self) -> None:
         """Leave the engine that hangs, and load a fresh one."""

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
               help="When a step starts, and with which frame: latest-frame, shrinking-tail, every-n-th:N or "
               "fixed-rate:HZ.  "
               "[default: the one picked; latest-frame with --configuration]")  # fmt: skip
+@click.option("--adaptive", is_flag=True,
+              help="Change to a faster configuration while steps are slower than profiled, and back.")  # fmt: skip
+@click.option("--step-limit-s", type=click.FloatRange(0, min_open=True),
+              help="Report a step that takes longer, and replace the session.  [default: wait for it]")  # fmt: skip
 @click.option("--rate", type=click.Choice(["network", "camera"]),
               help="Results per step of the network, or of moved labels per camera frame.  "
               "[default: camera where labels are moved]")  # fmt: skip
@@ -66,6 +70,8 @@ def command(
     no_pace: bool,
     compensation: str | None,
     schedule: str | None,
+    adaptive: bool,
+    step_limit_s: float | None,
     rate: str | None,
     mark_invalid: bool,
     check_consistency: bool,
@@ -96,6 +102,7 @@ def command(
     from edgeseg.cli.live_view import live_view
     from edgeseg.cli.options import check_different_files, measuring_bar
     from edgeseg.errors import InputError
+    from edgeseg.runtime.kept_session import keep
     from edgeseg.runtime.run import run_loop
     from edgeseg.runtime.schedule import SHRINKING_TAIL, Schedule
     from edgeseg.runtime.service_notify import notifying
@@ -113,6 +120,15 @@ def command(
             "--no-pace and --schedule shrinking-tail contradict each other | frames that wait have no tail: "
             "leave one out"
         )
+    if adaptive and configuration:
+        raise InputError(
+            "--adaptive and --configuration contradict each other | name the one to stay with, or let the pick begin"
+        )
+    if adaptive and no_pace:
+        raise InputError(
+            "--adaptive and --no-pace contradict each other | frames that wait make no configuration too slow: leave "
+            "one out"
+        )
     check_different_files(source=source, save=save, json_lines=json_lines)
     opened = Bundle.open(bundle_path(bundle))
     viewer = click.get_current_context().with_resource(
@@ -121,7 +137,7 @@ def command(
     camera = open_source(source, fps=fps, paced=not no_pace, split=split)
     try:
         with measuring_bar() as measuring:
-            session = load(
+            picked = load(
                 opened,
                 device=device,
                 fps=camera.fps,
@@ -133,7 +149,12 @@ def command(
                 schedule=scheduled,
                 progress=measuring,
             )
-        with session, _text_file(json_lines) as lines, _live_line() as shown, notifying(shown) as progress:
+        with (
+            keep(picked, opened, adaptive=adaptive, step_limit_s=step_limit_s) as session,
+            _text_file(json_lines) as lines,
+            _live_line() as shown,
+            notifying(shown) as progress,
+        ):
             if mark_invalid and not session.compensation.moves:
                 raise InputError("--mark-invalid marks pixels of moved labels | name how: --compensation MODE")
             report = run_loop(
@@ -155,7 +176,7 @@ def command(
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     else:
-        _print_summary(report, session.pick, to_stderr=json_lines == "-")
+        _print_summary(report, picked.pick, to_stderr=json_lines == "-")
     if report.interruption is not None:
         raise report.interruption
 
@@ -167,10 +188,13 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
         return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or "none"
 
     picked = f", picked: predicted sLAmIoU {pick.row.streaming_lamiou:.3f} at {pick.fps:g} frames/s" if pick else ""
+    if pick and pick.row.configuration != summary.configuration:
+        picked = f" at the end; {pick.row.configuration} was picked"
     lines = [
         f"configuration  {summary.configuration}{picked}",
         f"source         {summary.source}, {summary.source_fps:g} frames/s",
         f"schedule       {summary.schedule}",
+        *(f"{event.kind:<14} {event.configuration}: {event.reason}" for event in summary.last_events),
         f"results        {summary.results} in {summary.seconds:.1f} s, {summary.fps:.1f} frames/s",
         f"step           {figures(summary.step_ms)} ms",
         f"age            {figures(summary.age_ms)} ms when published",

@@ -99,6 +99,8 @@ def test_run_stops_after_the_frames_asked_for(bundle, images):
         (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
         ([*PLAIN, "--schedule", "newest"], "unknown schedule 'newest'"),
         ([*PLAIN, "--schedule", "shrinking-tail", "--no-pace"], "contradict each other"),
+        ([*PLAIN, "--adaptive"], "--adaptive and --configuration contradict each other"),
+        (["--source", "street", "--adaptive", "--no-pace"], "--adaptive and --no-pace contradict each other"),
         (["--source", "street", "--configuration", "plain_32x48", "--json", "--json-lines", "-"], "both write"),
         (["--source", "street", "--profile", "missing.json"], "no device profile"),
         (
@@ -137,3 +139,10 @@ def test_run_keeps_to_the_schedule(bundle, images):
     )  # fmt: skip
     summary = json.loads(result.stdout)
     assert (summary["results"], summary["schedule"]) == (2, "every-n-th:3")
+
+
+def test_run_is_watched_and_adapts_when_told_to(bundle, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(bundle.root, "--source", images, "--fps", 30, "--adaptive", "--step-limit-s", 60, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["session_events"] == {}
