@@ -6,12 +6,14 @@ system's. Pipelines end in a sink that holds the newest frame only and never wai
 
 import re
 import shlex
+from pathlib import Path
 
 import cv2
 
 from edgeseg.errors import InputError, SourceError
 from edgeseg.runtime.camera import DEFAULT_CAMERA_FPS, CameraSource, Reconnection
 from edgeseg.runtime.capture import Capture, DeviceCapture
+from edgeseg.runtime.jetson.board_files import ROOT, is_jetson
 
 SIZE_HW = (720, 1280)
 """Of a camera's frames unless told otherwise."""
@@ -30,7 +32,7 @@ _USB = (
     "v4l2src device=/dev/video{index} ! "
     'capsfilter caps="image/jpeg,width={width},height={height},framerate={fps}/1;'
     'video/x-raw,width={width},height={height},framerate={fps}/1" ! '
-    "decodebin ! videoconvert ! video/x-raw,format=BGRx ! {sink}"
+    "decodebin ! {convert} ! video/x-raw,format=BGRx ! {sink}"
 )
 _PIPELINES = {"csi": _CSI, "usb": _USB}
 
@@ -40,13 +42,16 @@ def is_gstreamer(source: str) -> bool:
     return source.partition(":")[0] in _SCHEMES and ":" in source
 
 
-def pipeline(source: str, *, fps: float | None = None, size_hw: tuple[int, int] | None = None) -> str:
+def pipeline(
+    source: str, *, fps: float | None = None, size_hw: tuple[int, int] | None = None, root: Path = ROOT
+) -> str:
     """The pipeline that `source` stands for, with its sink.
 
     Args:
         source: `csi:INDEX[:HxW][@FPS]`, `usb:INDEX[:HxW][@FPS]`, or `gst:PIPELINE`, whose sink may be left out.
         fps: frame rate of a camera that names none, whole frames per second.
         size_hw: size of the frames of a camera that names none.
+        root: of the file system, which tells whether this is a Jetson.
 
     Raises:
         InputError: it is none of these, or two different rates or sizes are given.
@@ -76,7 +81,11 @@ def pipeline(source: str, *, fps: float | None = None, size_hw: tuple[int, int] 
     height, width = own_size_hw or size_hw or SIZE_HW
     if not height or not width:
         raise InputError(f"the size of a camera's frames is positive | got {height}x{width} in {source}")
-    return _PIPELINES[found[1]].format(index=int(found[2]), width=width, height=height, fps=int(rate), sink=SINK)
+    # A Jetson's decoders may leave pictures in memory that videoconvert cannot reach; nvvidconv takes them from both.
+    convert = "nvvidconv" if is_jetson(root) else "videoconvert"
+    return _PIPELINES[found[1]].format(
+        index=int(found[2]), width=width, height=height, fps=int(rate), convert=convert, sink=SINK
+    )
 
 
 class GStreamerSource(CameraSource):

@@ -13,6 +13,7 @@ from edgeseg.runtime import capture as captures
 from edgeseg.runtime import gstreamer
 from edgeseg.runtime.gstreamer import GStreamerSource, has_gstreamer, pipeline
 from edgeseg.runtime.source import is_camera, open_source
+from support.jetson_root import write_board
 
 SINK = "appsink drop=true max-buffers=1 sync=false"
 
@@ -25,12 +26,15 @@ def test_a_csi_camera_comes_through_the_image_signal_processor():
     )
 
 
-def test_a_usb_camera_may_give_jpeg_or_raw_pictures():
-    assert pipeline("usb:2:480x640@15") == (
+@pytest.mark.parametrize(("is_jetson", "convert"), [(False, "videoconvert"), (True, "nvvidconv")])
+def test_a_usb_camera_may_give_jpeg_or_raw_pictures(tmp_path, is_jetson, convert):
+    if is_jetson:
+        write_board(tmp_path)
+    assert pipeline("usb:2:480x640@15", root=tmp_path) == (
         "v4l2src device=/dev/video2 ! "
         'capsfilter caps="image/jpeg,width=640,height=480,framerate=15/1;'
         'video/x-raw,width=640,height=480,framerate=15/1" '
-        f"! decodebin ! videoconvert ! video/x-raw,format=BGRx ! {SINK}"
+        f"! decodebin ! {convert} ! video/x-raw,format=BGRx ! {SINK}"
     )
 
 
