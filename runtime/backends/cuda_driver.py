@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edgeseg.errors import DeviceError
 
@@ -171,7 +172,13 @@ def open_library() -> ctypes.CDLL:
     Raises:
         OSError: there is none.
     """
-    return ctypes.CDLL(LIBRARY)
+    return _loaded(LIBRARY)
+
+
+@lru_cache
+def _loaded(name: str) -> ctypes.CDLL:
+    # Once: each one more is a class of its own, and a graph is launched at every step.
+    return ctypes.CDLL(name)
 
 
 def _library() -> ctypes.CDLL:
