@@ -173,18 +173,23 @@ class Loop:
     @property
     def counts(self) -> dict[str, int]:
         """Those of the summary that only grow, without its percentiles: cheap enough to be asked for all the time."""
+        wrong = self.source.counts
         return {
             "results": self._published,
             "frames_captured": self._captured,
             "frames_dropped": self._frames.dropped,
             "frames_missed": self._missed,
             "results_dropped": self._results.dropped,
+            "reconnects": wrong.reconnects,
+            "stalls": wrong.stalls,
+            "corrupt_frames": wrong.corrupt,
         }
 
     @property
     def summary(self) -> LoopSummary:
         """What the loop has done so far."""
         end = self._clock() if self._ended_at is None else self._ended_at
+        wrong = self.source.counts
         return LoopSummary(
             configuration=self.session.configuration.name,
             source=self.source.name,
@@ -199,6 +204,9 @@ class Loop:
             age_ms=self._age_ms.percentiles(),
             compensation=None if self._warp is None else self._warp.summary(),
             schedule=self.schedule.name,
+            reconnects=wrong.reconnects,
+            stalls=wrong.stalls,
+            corrupt_frames=wrong.corrupt,
             session_events=self.session.events.counts,
             last_events=self.session.events.last,
         )

@@ -7,21 +7,22 @@ time has passed while nobody took them are skipped. With `paced=False` every fra
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from edgeseg.classes import ClassSet
-from edgeseg.data.image_files import image_files, read_frame_rgb, read_size_hw
+from edgeseg.data.image_files import image_files
 from edgeseg.data.open import is_simulator, open_dataset
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
 
-DEFAULT_CAMERA_FPS = 30.0
-"""Assumed when a camera does not tell."""
+if TYPE_CHECKING:
+    from edgeseg.runtime.camera import Reconnection
+
 STREET_FPS, STREET_S = 15.0, 60.0
 """Frame rate unless told otherwise, and length, of a drive through the simulator."""
 
@@ -36,6 +37,18 @@ class Frame:
     """Seconds on the source's clock (`time.monotonic` unless told otherwise)."""
     rgb: np.ndarray
     """uint8 `(H, W, 3)` RGB, 0-255; a fresh array that the taker owns."""
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What went wrong with a camera so far."""
+
+    reconnects: int = 0
+    """How often it was lost and came back."""
+    stalls: int = 0
+    """How often it was open and gave nothing."""
+    corrupt: int = 0
+    """Pictures that could not be used, and were skipped; they are no frames and have no index."""
 
 
 class Source(ABC):
@@ -65,6 +78,11 @@ class Source(ABC):
     def captured_at_s(self, index: int) -> float | None:
         """When frame `index` was captured, read or not; None where the source cannot know."""
         return None
+
+    @property
+    def counts(self) -> SourceCounts:
+        """What went wrong so far."""
+        return SourceCounts()
 
     def close(self) -> None:
         """Free the device or file. May be called twice."""
@@ -153,167 +171,96 @@ class VideoSource(RecordedSource):
         return self._video.frame_rgb(index) if index < len(self._video) else None
 
 
-class FolderSource(RecordedSource):
-    """A folder of images in the order of their names, all of one size."""
-
-    def __init__(self, folder: Path, *, fps: float | None, **schedule: object) -> None:
-        self._paths = image_files(folder)
-        if not self._paths:
-            raise SourceError(f"{folder} holds no images | expected .png or .jpg files, or a data set")
-        if fps is None:
-            raise InputError(f"{folder} is a folder of images, which has no frame rate | give one: --fps")
-        super().__init__(str(folder), fps, read_size_hw(self._paths[0]), **schedule)  # type: ignore[arg-type]
-
-    def _decode(self, index: int) -> np.ndarray | None:
-        if index >= len(self._paths):
-            return None
-        try:
-            return read_frame_rgb(self._paths[index], self.size_hw)
-        except InputError as error:
-            raise SourceError(f"{self.name} broke at frame {index} of {len(self._paths)} | {error}") from error
-
-
-class VideoFileSource(RecordedSource):
-    """A video file, decoded by OpenCV."""
-
-    def __init__(self, path: Path, *, fps: float | None = None, **schedule: object) -> None:
-        if not path.is_file():
-            raise SourceError(f"no video file at {path} | give a file, a folder, a camera index, a URL or 'street'")
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise SourceError(f"{path} cannot be opened as a video | it is damaged, or of a format that OpenCV lacks")
-        self._frame_count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self._position = 0
-        own_fps = self._capture.get(cv2.CAP_PROP_FPS)
-        if fps is None and not 0 < own_fps < 1000:
-            raise InputError(f"{path} does not tell its frame rate | give one: --fps")
-        super().__init__(str(path), fps or own_fps, _capture_size(self._capture), **schedule)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        self._capture.release()
-
-    def _decode(self, index: int) -> np.ndarray | None:
-        while self._position < index:
-            # Seeking lands on key frames only; grabbing decodes what later frames need and keeps the count right.
-            if not self._capture.grab():
-                self._check_end()
-                return None
-            self._position += 1
-        ok, frame_bgr = self._capture.read()
-        if not ok:
-            self._check_end()
-            return None
-        self._position += 1
-        if frame_bgr.shape[:2] != self.size_hw:
-            raise SourceError(
-                f"{self.name} broke at frame {index} | the frame is {frame_bgr.shape[:2]}, expected {self.size_hw}"
-            )
-        return cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2RGB, dst=frame_bgr)
-
-    def _check_end(self) -> None:
-        # Containers count by duration and may be one frame off.
-        if self._position < self._frame_count - 1:
-            raise SourceError(
-                f"{self.name} broke at frame {self._position} of {self._frame_count} | the file is damaged or cut off"
-            )
-
-
-class CameraSource(Source):
-    """A camera by its index, or a network stream by its URL: frames come when they come."""
-
-    def __init__(
-        self, address: int | str, *, fps: float | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.name = f"camera {address}" if isinstance(address, int) else address
-        self.paced = True
-        self._clock = clock
-        self._capture = self._open(address)
-        if not self._capture.isOpened():
-            raise SourceError(f"{self.name} cannot be opened | {self._advice(address)}")
-        if fps is not None:
-            self._capture.set(cv2.CAP_PROP_FPS, fps)
-        own_fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = own_fps if 0 < own_fps < 1000 else fps or DEFAULT_CAMERA_FPS
-        self.size_hw = _capture_size(self._capture)
-        self._next = 0
-
-    def read(self, stop: threading.Event) -> Frame | None:
-        if stop.is_set():
-            return None
-        if not self._capture.grab():
-            raise SourceError(f"{self.name} stopped after frame {self._next - 1} | the connection is lost")
-        captured_at_s = self._clock()
-        ok, frame_bgr = self._capture.retrieve()
-        if not ok:
-            raise SourceError(f"{self.name} broke at frame {self._next} | the frame cannot be decoded")
-        index, self._next = self._next, self._next + 1
-        return Frame(index, captured_at_s, self._rgb(frame_bgr))
-
-    def close(self) -> None:
-        self._capture.release()
-
-    def _open(self, address: int | str) -> cv2.VideoCapture:
-        return cv2.VideoCapture(address)
-
-    def _rgb(self, frame: np.ndarray) -> np.ndarray:
-        """What the capture gave as uint8 `(H, W, 3)` RGB."""
-        return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-    def _advice(self, address: int | str) -> str:
-        """What to do when it cannot be opened."""
-        if isinstance(address, int):
-            return "is it connected, and free of other programs? Its index may be another one"
-        return "does it answer, and is the address right? --verbose shows what the decoder says"
-
-
 def is_camera(source: str) -> bool:
     """Whether `source` is a camera or a stream, which gives its frames when they come and never again."""
     from edgeseg.runtime.gstreamer import is_gstreamer
 
-    return source.isdecimal() or is_gstreamer(source) or "://" in source
+    return source.isdecimal() or source.startswith("/dev/") or is_gstreamer(source) or "://" in source
 
 
 def open_source(
-    source: int | str | Path | Video | Source, *, fps: float | None = None, paced: bool = True, split: str | None = None
+    source: "int | str | Path | Video | Source | Iterable[tuple[float, np.ndarray]]",
+    *,
+    fps: float | None = None,
+    paced: bool = True,
+    split: str | None = None,
+    size_hw: tuple[int, int] | None = None,
+    rotate_deg: int = 0,
+    colour_order: str = "RGB",
+    reconnection: "Reconnection | None" = None,
 ) -> Source:
     """Open what the user named as a source.
 
     Args:
-        source: camera index (or its digits), URL, camera through GStreamer (`edgeseg.runtime.gstreamer`), video file,
-            folder of images, data set, the simulator as `street[:HxW][@FPS]`, a video of a data set, or a source, which
-            is returned as it is.
+        source: camera index (or its digits) or device (`/dev/video0`), URL, camera through GStreamer
+            (`edgeseg.runtime.gstreamer`), video file, folder of images, data set, the simulator as
+            `street[:HxW][@FPS]`, a video of a data set, an iterator of (capture time, frame) as in
+            `edgeseg.runtime.frame_iterator`, or a source, which is returned as it is.
         fps: frame rate at which the frames come; None: the source's own. Folders of images have none. The simulator
             renders at it; a recording is played faster or slower.
         paced: see `Source`; cameras are always paced.
         split: split of a data set; None: `val`, else its last one. Its longest video is played.
+        size_hw: size that a camera is to give; None: its own.
+        rotate_deg: degrees by which frames and label maps are turned clockwise: 0, 90, 180 or 270.
+        colour_order: `BGR` when what the source gives as red is blue.
+        reconnection: how a camera is watched and opened again; None: the default limits.
 
     Raises:
         SourceError: it cannot be opened.
-        InputError: a frame rate is missing or out of range, there is no such split, or `source` is of another type.
+        InputError: a frame rate is missing or out of range, there is no such split, options contradict the source, or
+            it is of another type.
     """
-    if isinstance(source, Source):
-        return source
     if fps is not None and not 0 < fps < float("inf"):
         raise InputError(f"{source}: a frame rate must be positive | got {fps}")
+    is_live = isinstance(source, (int, str)) and is_camera(str(source))
+    if not is_live and (size_hw is not None or reconnection is not None):
+        option = "--stall, --retry-most and --give-up" if size_hw is None else "--camera-size"
+        raise InputError(f"{option}: for cameras and streams | got {source}: leave it out")
+    if is_live and not paced:
+        raise InputError(f"a camera gives its frames when they come | leave --no-pace out for {source}")
+    if is_live:
+        opened = _camera_source(str(source), fps, size_hw, reconnection)
+    else:
+        opened = _other_source(source, fps, paced, split)
+    if not rotate_deg and colour_order == "RGB":
+        return opened
+    from edgeseg.runtime.adjusted_source import AdjustedSource
+
+    try:
+        return AdjustedSource(opened, rotate_deg=rotate_deg, colour_order=colour_order)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _camera_source(
+    address: str, fps: float | None, size_hw: tuple[int, int] | None, reconnection: "Reconnection | None"
+) -> Source:
+    from edgeseg.runtime.camera import open_camera
+    from edgeseg.runtime.gstreamer import GStreamerSource, is_gstreamer
+
+    opens = GStreamerSource if is_gstreamer(address) else open_camera
+    return opens(address, fps=fps, size_hw=size_hw, reconnection=reconnection)
+
+
+def _other_source(source: object, fps: float | None, paced: bool, split: str | None) -> Source:
+    from edgeseg.runtime.file_sources import FolderSource, VideoFileSource
+    from edgeseg.runtime.frame_iterator import IteratorSource
+
+    if isinstance(source, Source):
+        return source
     if isinstance(source, Video):
         return VideoSource(source, fps=fps, paced=paced)
-    if not isinstance(source, (int, str, Path)):
+    if isinstance(source, Iterable) and not isinstance(source, str):
+        return IteratorSource(source, fps=fps, paced=paced)
+    if not isinstance(source, (str, Path)):
         raise InputError(
-            f"a {type(source).__name__} is no source | expected a camera index, a file, a folder, a URL, a Video or a "
-            "Source | frames of your own: subclass edgeseg.runtime.Source, or call Session.step on each"
+            f"a {type(source).__name__} is no source | expected a camera index, a file, a folder, a URL, a Video, a "
+            "Source or an iterator of (seconds, frame) | or call Session.step on each frame"
         )
-    text = str(source)
-    if is_camera(text):
-        from edgeseg.runtime.gstreamer import GStreamerSource, is_gstreamer
-
-        if not paced:
-            raise InputError(f"a camera gives its frames when they come | leave --no-pace out for {text}")
-        if is_gstreamer(text):
-            return GStreamerSource(text, fps=fps)
-        return CameraSource(int(text) if text.isdecimal() else text, fps=fps)
     if is_simulator(source):
-        return _street_source(text, fps, split or "val", paced)
-    path = Path(text).expanduser()
+        return _street_source(str(source), fps, split or "val", paced)
+    path = Path(source).expanduser()
     if path.is_dir():
         try:
             return _dataset_source(path, split, fps, paced)
@@ -341,7 +288,3 @@ def _dataset_source(path: Path, split: str | None, fps: float | None, paced: boo
     chosen = split or ("val" if "val" in dataset.splits else dataset.splits[-1])
     video = max(dataset.videos(chosen), key=len)
     return VideoSource(video, dataset.classes, fps=fps, paced=paced)
-
-
-def _capture_size(capture: cv2.VideoCapture) -> tuple[int, int]:
-    return int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))

@@ -6,7 +6,8 @@ import pytest
 
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
-from edgeseg.runtime.source import FolderSource, VideoFileSource, VideoSource, open_source
+from edgeseg.runtime.file_sources import FolderSource, VideoFileSource
+from edgeseg.runtime.source import VideoSource, open_source
 
 
 class Clock:
@@ -182,8 +183,8 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_what_is_no_source_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"a generator is no source .* Session\.step"):
-        open_source(frame for frame in ())
+    with pytest.raises(InputError, match=r"a object is no source .* Session\.step"):
+        open_source(object())
 
 
 def write_images(folder, count: int = 3) -> None:

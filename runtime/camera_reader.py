@@ -1,0 +1,121 @@
+"""The thread that reads a camera. A call that hangs in a driver hangs there, and nobody waits for it."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from edgeseg.runtime.capture import Capture, CaptureLost, CorruptPicture
+from edgeseg.runtime.slot import POLL_S
+
+_log = logging.getLogger(__name__)
+
+
+class Stalled(CaptureLost):
+    """The capture is open and gives nothing."""
+
+
+class CameraReader:
+    """Opens a capture, reads it, and holds its newest picture, until it breaks or is left.
+
+    Args:
+        open_capture: called on the reader's thread; may hang as reading may.
+        name: of the camera, for the log.
+        note_corrupt: called for each corrupt picture, until the reader is left.
+    """
+
+    def __init__(self, open_capture: Callable[[], Capture], name: str, note_corrupt: Callable[[], None]) -> None:
+        self._open, self._name, self._note_corrupt = open_capture, name, note_corrupt
+        self._changed = threading.Condition()
+        self._newest: tuple[int, float, np.ndarray] | None = None
+        self._failure: Exception | None = None
+        self._left = False
+        self._came_at_s = time.monotonic()
+        self._corrupt_in_a_row = 0
+        self.fps: float | None = None
+        """As the capture tells it, once it is open."""
+        self.pictures = 0
+        """Whole pictures so far, taken or not."""
+        # A daemon: a process must be able to end while a driver hangs.
+        self._thread = threading.Thread(target=self._run, name="edgeseg-camera", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its thread still runs, or hangs."""
+        return self._thread.is_alive()
+
+    def take(self, stop: threading.Event, limit_s: float) -> tuple[int, float, np.ndarray] | None:
+        """The newest picture that was not taken: its number, when it came, and the picture; None soon after `stop`.
+
+        Raises:
+            CaptureLost: it broke; `Stalled`: no whole picture has come for `limit_s` seconds.
+            EdgesegError: it cannot be opened, or is of no use.
+        """
+        with self._changed:
+            self._wait(stop, limit_s)
+            newest, self._newest = self._newest, None
+            return newest
+
+    def wait_for_size_hw(self, stop: threading.Event, limit_s: float) -> tuple[int, int] | None:
+        """Height and width of the picture that `take` would give; it is left there. Waits and raises as `take` does."""
+        with self._changed:
+            self._wait(stop, limit_s)
+            return None if self._newest is None else self._newest[2].shape[:2]
+
+    def leave(self, join_s: float = 0.0) -> None:
+        """Nobody takes pictures any more: the thread closes the capture when its call comes back."""
+        with self._changed:
+            self._left = True
+        if join_s:
+            self._thread.join(join_s)
+
+    def _wait(self, stop: threading.Event, limit_s: float) -> None:
+        while self._newest is None and not stop.is_set():
+            if self._failure is not None:
+                raise self._failure
+            left_s = self._came_at_s + limit_s - time.monotonic()
+            if left_s <= 0:
+                kind = f", only {self._corrupt_in_a_row} corrupt pictures" if self._corrupt_in_a_row else ""
+                raise Stalled(f"nothing came for {limit_s:.1f} s{kind}")
+            self._changed.wait(min(left_s, POLL_S))
+
+    def _run(self) -> None:
+        try:
+            capture = self._open()
+            try:
+                self.fps = capture.fps
+                while not self._left:
+                    self._read(capture)
+            finally:
+                capture.close()
+        except Exception as error:  # whatever it is, it is raised again where the pictures are taken
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _read(self, capture: Capture) -> None:
+        try:
+            came_at_s, rgb = capture.read()
+        except CorruptPicture as error:
+            with self._changed:
+                if self._left:
+                    return
+                self._note_corrupt()
+                self._corrupt_in_a_row += 1
+                is_first = self._corrupt_in_a_row == 1
+            if is_first:
+                _log.warning("%s: a picture is skipped | %s", self._name, error)
+            return
+        with self._changed:
+            if self._left:
+                return
+            in_a_row, self._corrupt_in_a_row = self._corrupt_in_a_row, 0
+            self._newest = (self.pictures, came_at_s, rgb)
+            self.pictures += 1
+            self._came_at_s = time.monotonic()
+            self._changed.notify_all()
+        if in_a_row > 1:
+            _log.warning("%s: %d pictures in a row were skipped", self._name, in_a_row)

@@ -1,0 +1,83 @@
+"""Frames of one's own as a source: any iterator of (capture time, frame).
+
+def frames():
+    while camera.is_open():
+        yield time.monotonic(), camera.grab()     # uint8 (H, W, 3) RGB
+
+with Loop(session, frames()) as loop:
+    ...
+"""
+
+import math
+import threading
+from collections.abc import Iterable
+from itertools import chain
+
+import numpy as np
+
+from edgeseg.errors import InputError, SourceError
+from edgeseg.runtime.source import Frame, Source
+
+_WANTED = "expected (seconds, uint8 (H, W, 3) RGB)"
+
+
+class IteratorSource(Source):
+    """Frames of an iterator, which paces them itself: the loop takes the newest one, and drops what it has no time for.
+
+    Its first two items are taken at once, for the size and the rate; with `fps` only the first one.
+
+    Args:
+        frames: pairs of the capture time, in seconds on the loop's clock (`time.monotonic` unless told otherwise), and
+            the frame, uint8 `(H, W, 3)` RGB, which is given away.
+        fps: frames per second; None: by the times of the first two.
+        paced: False: each frame waits until it is computed, as those of a recording.
+
+    Raises:
+        SourceError: it has no item.
+        InputError: an item is no such pair, or the rate is not known.
+    """
+
+    def __init__(
+        self, frames: Iterable[tuple[float, np.ndarray]], *, fps: float | None = None, paced: bool = True
+    ) -> None:
+        self.name = f"a {type(frames).__name__}"
+        self.paced = paced
+        self._items = iter(frames)
+        self._close = getattr(self._items, "close", None)
+        self._next = 0
+        first = [_checked(item, index) for index, item in zip(range(1 if fps else 2), self._items, strict=False)]
+        if not first:
+            raise SourceError(f"{self.name} has no frames | {_WANTED}")
+        self.size_hw = first[0][1].shape[:2]
+        self.fps = fps or _rate(first)
+        self._items = chain(first, self._items)
+
+    def read(self, stop: threading.Event) -> Frame | None:
+        item = None if stop.is_set() else next(self._items, None)
+        if item is None or stop.is_set():
+            return None
+        captured_at_s, frame_rgb = _checked(item, self._next)
+        index, self._next = self._next, self._next + 1
+        return Frame(index, captured_at_s, frame_rgb)
+
+    def close(self) -> None:
+        if self._close is not None:
+            self._close()
+
+
+def _checked(item: object, index: int) -> tuple[float, np.ndarray]:
+    if not isinstance(item, tuple) or len(item) != 2:
+        raise InputError(f"frame {index} of an iterator is a {type(item).__name__} | {_WANTED}")
+    captured_at_s, frame_rgb = item
+    is_time = isinstance(captured_at_s, (int, float)) and math.isfinite(captured_at_s)
+    is_picture = isinstance(frame_rgb, np.ndarray) and frame_rgb.dtype == np.uint8
+    if not is_time or not is_picture or frame_rgb.ndim != 3 or frame_rgb.shape[2] != 3 or not frame_rgb.size:
+        kind = f"{frame_rgb.dtype} {frame_rgb.shape}" if isinstance(frame_rgb, np.ndarray) else type(frame_rgb).__name__
+        raise InputError(f"frame {index} of an iterator is ({captured_at_s!r}, {kind}) | {_WANTED}")
+    return float(captured_at_s), frame_rgb
+
+
+def _rate(first: list[tuple[float, np.ndarray]]) -> float:
+    if len(first) < 2 or not first[1][0] > first[0][0]:
+        raise InputError("an iterator whose first two times do not rise tells no frame rate | give one: fps=")
+    return 1.0 / (first[1][0] - first[0][0])
