@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from edgeseg.runtime.sinks.base import Sink, SinkSummary
     from edgeseg.runtime.sinks.json_lines import JsonLines
     from edgeseg.runtime.sinks.label_images import LabelImages
-    from edgeseg.runtime.sinks.video import overlay_video
     from edgeseg.runtime.sinks.shared_labels import SharedLabels, SharedLabelsSink, SharedResult
     from edgeseg.runtime.sinks.threads import SinkThread, sinking
+    from edgeseg.runtime.sinks.video import overlay_video
 
 _WHERE = {
     "JsonLines": "json_lines",

@@ -77,6 +77,7 @@ class SinkThread:
 
         Takes what `__exit__` takes.
         """
+        self.finish(BREAK_OFF_S)
         if self._thread.is_alive():
             _log.warning("%s does not answer | its thread was left behind", self._sink.name)
         else:

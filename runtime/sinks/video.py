@@ -108,6 +108,10 @@ class H264Video(OverlayVideo):
             raise self._refusal(full) from full
         finally:
             self._end()
+        if error is None and not self._frames:
+            raise InputError(
+                f"{self._path} would be a video without a frame | nothing was left behind: does the source work?"
+            )
 
     def _end(self) -> None:
         container, self._container = self._container, None
@@ -157,7 +161,7 @@ class H264Video(OverlayVideo):
 
     def _name_it(self) -> None:
         """Give the file its name once it holds a picture."""
-        if self._temporary is not None and whole_fragments_bytes(self._temporary):
+        if self._temporary is not None and self._frames and whole_fragments_bytes(self._temporary):
             os.replace(self._temporary, self._path)
             self._temporary = None
 
@@ -223,8 +227,9 @@ def usable_encoder() -> str | None:
 
 def whole_fragments_bytes(path: Path) -> int:
     """Length of an MP4 file up to the end of its last whole fragment; 0 when it has none."""
-    size, position, whole = path.stat().st_size, 0, 0
+    position = whole = 0
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         while position + 8 <= size:
             file.seek(position)
             length, kind = struct.unpack(">I4s", file.read(8))
