@@ -6,7 +6,7 @@ from typing import Any
 from edgeseg.errors import DeviceError, InputError
 from edgeseg.runtime.backends.cuda_driver import Gpu, driver_problem, gpu
 from edgeseg.runtime.backends.tensorrt_library import TensorrtLibrary, load_library
-from edgeseg.runtime.engine_cache import DEVICE_FAMILIES
+from edgeseg.runtime.engine_key import DEVICE_FAMILIES
 
 HARDWARE_LEVELS = {"none": "NONE", "same": "SAME_COMPUTE_CAPABILITY", "ampere+": "AMPERE_PLUS"}
 """What users write -> `HardwareCompatibilityLevel`: this GPU model, this compute capability, Ampere and later."""

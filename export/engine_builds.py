@@ -15,7 +15,6 @@ from edgeseg.export.engine_lint import lint_graph
 from edgeseg.export.layer_report import Layer, count_by_arithmetic
 from edgeseg.export.tensorrt_build import build_engine
 from edgeseg.runtime.engine_cache import (
-    EngineKey,
     EngineRecord,
     engine_folder,
     graph_sha256,
@@ -23,6 +22,7 @@ from edgeseg.runtime.engine_cache import (
     stored_engine,
     timing_cache_path,
 )
+from edgeseg.runtime.engine_key import EngineKey
 
 _SHOWN_FINDINGS = 20
 

@@ -9,7 +9,7 @@ from edgeseg.runtime.backends.base import BACKENDS, usable_reason
 from edgeseg.runtime.backends.device_memory import memory_package, memory_problem
 from edgeseg.runtime.backends.tensorrt_library import library_problem, load_library
 from edgeseg.runtime.device import gpu_models
-from edgeseg.runtime.engine_cache import LIBRARIES
+from edgeseg.runtime.engine_key import LIBRARIES
 
 _EXTRAS = {
     "torch": ("train", "training and export"),

@@ -18,7 +18,7 @@ from edgeseg.bundle import MANIFEST, Bundle
 from edgeseg.classes import file_name_safe
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, DeviceError, InputError
-from edgeseg.runtime.engine_cache import DEVICE_FAMILIES
+from edgeseg.runtime.engine_key import DEVICE_FAMILIES
 from edgeseg.runtime.ssh_link import Answer, RemoteDevice, run_there
 from edgeseg.runtime.tar_stream import Member, archive, archive_size
 

@@ -15,7 +15,8 @@ from edgeseg.runtime.backends.graph_contract import GraphContract
 from edgeseg.runtime.backends.kernel_cache import KernelCache
 from edgeseg.runtime.backends.tensorrt_library import library_problem, load_library
 from edgeseg.runtime.backends.tensorrt_steps import EngineSteps
-from edgeseg.runtime.engine_cache import DEVICE_FAMILIES, EngineHost, engine_folder, find_engine
+from edgeseg.runtime.engine_cache import engine_folder, find_engine
+from edgeseg.runtime.engine_key import DEVICE_FAMILIES, EngineHost
 
 
 class TensorrtRunner(Runner):

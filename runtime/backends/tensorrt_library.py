@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeseg.errors import DeviceError
 from edgeseg.runtime.backends import cuda_driver
-from edgeseg.runtime.engine_cache import LIBRARIES
+from edgeseg.runtime.engine_key import LIBRARIES
 
 OLDEST_MAJOR = 10
 LAYERS = "Layers:"
@@ -35,7 +35,7 @@ class TensorrtLibrary:
     def __init__(self, name: str, module: ModuleType) -> None:
         """
         Args:
-            name: one of `engine_cache.LIBRARIES`.
+            name: one of `engine_key.LIBRARIES`.
             module: its module.
         """
         self.name, self.module = name, module

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from edgeseg.bundle import Bundle
 from edgeseg.cli import main
-from edgeseg.runtime.engine_cache import EngineHost, engine_folder, find_engine
+from edgeseg.runtime.engine_cache import engine_folder, find_engine
+from edgeseg.runtime.engine_key import EngineHost
 from support.tensorrt_api import StandIn, stand_in_target
 from support.tensorrt_rtx import rtx_target
 

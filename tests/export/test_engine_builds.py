@@ -145,7 +145,7 @@ def test_unknown_configuration_lists_the_known(bundle: Bundle, target: Callable)
 
 
 def test_engine_is_found_where_the_key_says_after_a_build_for_others_too(bundle: Bundle, target: Callable) -> None:
-    from edgeseg.runtime.engine_cache import EngineHost
+    from edgeseg.runtime.engine_key import EngineHost
 
     build_bundle(bundle, target(StandIn()), BuildOptions(hardware_compatible="ampere+"))
     host = EngineHost("tensorrt:0", "tensorrt", "10.3.0", "8.6", "another GPU")

@@ -9,8 +9,6 @@ import pytest
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.engine_cache import (
-    EngineHost,
-    EngineKey,
     EngineRecord,
     engine_folder,
     find_engine,
@@ -18,6 +16,7 @@ from edgeseg.runtime.engine_cache import (
     store_engine,
     stored_engine,
 )
+from edgeseg.runtime.engine_key import EngineHost, EngineKey
 from support.small_disk import small_disk
 
 ORIN = EngineHost("tensorrt:0", "tensorrt", "10.3.0", "8.7", "Orin")

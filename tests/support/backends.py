@@ -17,7 +17,8 @@ from edgeseg.cli import main
 from edgeseg.runtime.backends import cuda_driver, onnxruntime_gpu_backend
 from edgeseg.runtime.backends.base import usable_reason
 from edgeseg.runtime.backends.onnxruntime_gpu_backend import GpuRunner
-from edgeseg.runtime.engine_cache import EngineKey, EngineRecord, graph_sha256, store_engine
+from edgeseg.runtime.engine_cache import EngineRecord, graph_sha256, store_engine
+from edgeseg.runtime.engine_key import EngineKey
 from edgeseg.runtime.session import Session, load
 from support import cuda_modules
 from support.simulated_gpu import SimulatedGpu
