@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 STALE_S = 5.0
 CLOSE_S = 1.5
 """How long `close` waits for the server's thread."""
+NICE = 5
+"""Of the viewer's threads, not more: a thread that hardly ever runs would keep Python's lock from the loop meanwhile."""
 _HEAD_LINE_BYTES = 4096
 _log = logging.getLogger(__name__)
 
@@ -75,7 +79,7 @@ class Viewer:
         self._listener = listen(serving) if isinstance(serving, Serving) else serving
         self.hub = Hub(clock)
         self._limits = limits or Limits()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="edgeseg-encoder")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="edgeseg-encoder", initializer=_step_back)
         self._site = Site(
             loop,
             self.hub,
@@ -125,6 +129,7 @@ class Viewer:
         self.close()
 
     def _run(self) -> None:
+        _step_back()
         asyncio.set_event_loop(self._events)
         self._events.set_exception_handler(_note)
         try:
@@ -171,6 +176,13 @@ class Viewer:
             max_line_size=_HEAD_LINE_BYTES,
             max_field_size=_HEAD_LINE_BYTES,
         )
+
+
+def _step_back() -> None:
+    """Give this thread a lower priority than the loop's, where the system knows priorities of threads (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 async def _cancelled(*tasks: "asyncio.Task[Any] | None") -> None:
