@@ -28,10 +28,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeseg.config import UNCOMPENSATED, Compensation
     from edgeseg.runtime.compensation import Compensator, MovedLabels
+    from edgeseg.runtime.kept_session import keep
     from edgeseg.runtime.loop import Loop
     from edgeseg.runtime.pick import Pick, PickRow
     from edgeseg.runtime.profiler import profile_bundle
     from edgeseg.runtime.result import LoopSummary, Result
+    from edgeseg.runtime.schedule import Schedule
     from edgeseg.runtime.session import Session, load
     from edgeseg.runtime.source import Frame, Source, open_source
 
@@ -46,8 +48,10 @@ _WHERE = {
     "Pick": "edgeseg.runtime.pick",
     "PickRow": "edgeseg.runtime.pick",
     "Result": "edgeseg.runtime.result",
+    "Schedule": "edgeseg.runtime.schedule",
     "Session": "edgeseg.runtime.session",
     "Source": "edgeseg.runtime.source",
+    "keep": "edgeseg.runtime.kept_session",
     "load": "edgeseg.runtime.session",
     "open_source": "edgeseg.runtime.source",
     "profile_bundle": "edgeseg.runtime.profiler",
@@ -64,8 +68,10 @@ __all__ = [
     "Pick",
     "PickRow",
     "Result",
+    "Schedule",
     "Session",
     "Source",
+    "keep",
     "load",
     "open_source",
     "profile_bundle",
