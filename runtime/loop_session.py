@@ -18,6 +18,7 @@ from edgeseg.runtime.schedule import Schedule
 if TYPE_CHECKING:
     from edgeseg.runtime.pick import Pick
 
+_O = TypeVar("_O", bound="OwnedSession")
 _S = TypeVar("_S", bound="SessionStandIn")
 
 EVENTS_KEPT = 100
@@ -117,11 +118,23 @@ class OwnedSession(LoopSession, Protocol):
     """One that has to be closed."""
 
     @property
+    def device(self) -> str:
+        """Device string."""
+
+    @property
     def frame_size_hw(self) -> tuple[int, int]:
         """Height and width of the frames that `step` takes."""
 
     def close(self) -> None:
         """Free what it holds. May be called twice."""
+
+    def __enter__(self: _O) -> _O:
+        """Itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
 
 
 class SessionStandIn(ABC):
@@ -165,6 +178,11 @@ class SessionStandIn(ABC):
     def events(self) -> SessionEvents:
         """What changed since it was loaded."""
         return self._events
+
+    @property
+    def device(self) -> str:
+        """Device string."""
+        return self._session.device
 
     @property
     def frame_size_hw(self) -> tuple[int, int]:
