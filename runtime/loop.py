@@ -6,7 +6,7 @@ With motion compensation a third thread moves the newest labels to the newest fr
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -70,7 +70,7 @@ class Loop:
     def __init__(
         self,
         session: LoopSession,
-        source: int | str | Path | Video | Source,
+        source: int | str | Path | Video | Source | Iterable[tuple[float, np.ndarray]],
         *,
         on_result: Callable[[Result], None] | None = None,
         fps: float | None = None,
