@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
+    from edgeseg.classes import ClassSet
     from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.result import Result
     from edgeseg.runtime.run import RunReport
+    from edgeseg.runtime.sinks import Sink
 
 
 @click.command(name="run")
@@ -50,6 +52,13 @@ if TYPE_CHECKING:
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
 @click.option("--save", metavar="FILE.mp4", help="Write a video with the labels over the frames.")
 @click.option("--json-lines", metavar="FILE", help="Write a line of JSON per result; - for standard output.")
+@click.option("--save-labels", metavar="FOLDER", help="Write a PNG file of label values per result.")
+@click.option("--palette", is_flag=True, help="Give these files the colours of the classes.")
+@click.option("--shared-memory", metavar="NAME",
+              help="Keep the newest labels in shared memory for another process.")  # fmt: skip
+@click.option("--summary-every", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+              help="Log the summary so often, on standard error.")  # fmt: skip
+@click.option("--log-json", is_flag=True, help="Log as lines of JSON, on standard error.")
 @click.option("--serve", metavar="[HOST:]PORT",
               help="Show it in a browser, with figures at /metrics and /healthz; on this machine alone unless HOST is "
               "another address, which needs a token.")  # fmt: skip
@@ -79,6 +88,11 @@ def command(
     seconds: float | None,
     save: str | None,
     json_lines: str | None,
+    save_labels: str | None,
+    palette: bool,
+    shared_memory: str | None,
+    summary_every: float | None,
+    log_json: bool,
     serve: str | None,
     token: str | None,
     token_file: str | None,
@@ -96,6 +110,7 @@ def command(
     the frame that they were computed from, and come at every camera frame, however slow the network is.
     """
     import json
+    import sys
     from dataclasses import replace
 
     from edgeseg.bundle import Bundle
@@ -129,7 +144,11 @@ def command(
             "--adaptive and --no-pace contradict each other | frames that wait make no configuration too slow: leave "
             "one out"
         )
-    check_different_files(source=source, save=save, json_lines=json_lines)
+    check_different_files(source=source, save=save, json_lines=json_lines, save_labels=save_labels)
+    if palette and not save_labels:
+        raise InputError("--palette gives label files their colours | name their folder: --save-labels FOLDER")
+    if log_json or summary_every:
+        click.get_current_context().with_resource(_logging(as_json=log_json))
     opened = Bundle.open(bundle_path(bundle))
     viewer = click.get_current_context().with_resource(
         live_view(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
@@ -151,7 +170,6 @@ def command(
             )
         with (
             keep(picked, opened, adaptive=adaptive, step_limit_s=step_limit_s) as session,
-            _text_file(json_lines) as lines,
             _live_line() as shown,
             notifying(shown) as progress,
         ):
@@ -164,7 +182,9 @@ def command(
                 frames=frames,
                 seconds=seconds,
                 save=save,
-                json_lines=lines,
+                json_lines=sys.stdout if json_lines == "-" else json_lines,
+                sinks=_sinks(save_labels, opened.classes if palette else None, shared_memory),
+                summary_every_s=summary_every,
                 progress=progress,
                 compensation=replace(session.compensation, mark_invalid=mark_invalid),
                 rate=rate,
@@ -223,31 +243,38 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
         lines.append(line)
     if report.video is not None:
         lines.append(f"video          {report.video}")
+    lines += [
+        f"not written    {sink.dropped} of {sink.written + sink.dropped} results, for {sink.name}"
+        for sink in report.sinks
+        if sink.dropped
+    ]
     click.echo("\n".join(lines), err=to_stderr)
 
 
+def _sinks(folder: str | None, palette: "ClassSet | None", shared_memory: str | None) -> "list[Sink]":
+    from edgeseg.runtime.sinks import LabelImages, SharedLabelsSink
+
+    sinks: list[Sink] = [] if folder is None else [LabelImages(folder, palette=palette)]
+    return sinks if shared_memory is None else [*sinks, SharedLabelsSink(shared_memory)]
+
+
 @contextmanager
-def _text_file(path: str | None) -> Iterator[TextIO | None]:
-    """A file for lines that are worth having one by one: what was written stays there when the loop breaks."""
-    import sys
-    from pathlib import Path
+def _logging(*, as_json: bool) -> Iterator[None]:
+    """Our logs from level INFO on, on standard error."""
+    import logging
 
-    from edgeseg.errors import InputError
+    from edgeseg.runtime.run_log import JsonFormatter
 
-    if path is None or path == "-":
-        yield None if path is None else sys.stdout
-        return
+    logger, handler = logging.getLogger("edgeseg"), logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     try:
-        file = open(Path(path), "w", encoding="utf-8")  # noqa: SIM115 - closed below, apart from errors of opening it
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}) | choose another place") from error
-    try:
-        with file:
-            yield file
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}) | lines written before stay there: make room"
-        ) from error
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextmanager
