@@ -271,7 +271,7 @@ def full_disk(tmp_path_factory) -> Iterator[Callable[[int], Path]]:
         ("export {place}/net.safetensors --out {disk}/a.edgeseg", 300_000, "a.edgeseg cannot be written", []),
         ("profile {place}/tiny.edgeseg --fps 15 --samples 300 --out {disk}/p.json", 4096, "p.json cannot be wri", []),
         (f"run {{place}}/tiny.edgeseg --source street:128x192 {PLAIN} --no-pace --frames 200 --save {{disk}}/v.mp4",
-         200_000, "v.mp4 cannot be written", []),
+         200_000, "v.mp4 cannot be written", ["v.mp4"]),
         (f"run {{place}}/tiny.edgeseg --source street:128x192 {PLAIN} --no-pace --frames 9 --save {{disk}}/v.mp4",
          4096, "v.mp4 cannot be written (No space left on device)", []),
         (f"run {{place}}/tiny.edgeseg --source {{place}}/good.avi {PLAIN} --no-pace --json-lines {{disk}}/lines", 4096,

@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 
 import cv2
 import numpy as np
@@ -6,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from edgeseg.cli import main
+from edgeseg.errors import InputError
+from edgeseg.runtime.sinks import SharedLabels
 
 PLAIN = ("--source", "street", "--configuration", "plain_32x48")
 
@@ -97,6 +101,8 @@ def test_run_stops_after_the_frames_asked_for(bundle, images):
         (["--source", "street", "--configuration", "big"], "has no configuration 'big'"),
         (["--source", "street", "--configuration", "plain_32x48", "--profile", "p.json"], "contradict each other"),
         (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
+        ([*PLAIN, "--palette"], "name their folder: --save-labels"),
+        ([*PLAIN, "--shared-memory", "a/b"], "a file name without a folder"),
         ([*PLAIN, "--schedule", "newest"], "unknown schedule 'newest'"),
         ([*PLAIN, "--schedule", "shrinking-tail", "--no-pace"], "contradict each other"),
         ([*PLAIN, "--adaptive"], "--adaptive and --configuration contradict each other"),
@@ -120,16 +126,53 @@ def test_run_exits_with_2_when_an_option_is_wrong(bundle, arguments, words):
     assert words in result.stderr
 
 
-def test_run_leaves_no_video_when_the_source_breaks(bundle, images, tmp_path):
-    path = images / "3.png"
+def test_run_leaves_the_video_up_to_where_the_source_broke(bundle, images, tmp_path):
+    for index in range(6, 40):
+        shutil.copy(images / "0.png", images / f"{index:02d}.png")
+    path = images / "38.png"
     path.write_bytes(path.read_bytes()[:-16])
     result = run(
         bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
         "--save", tmp_path / "out" / "v.mp4",
     )  # fmt: skip
     assert result.exit_code == 2
-    assert "broke at frame 3 of 6" in result.stderr
-    assert list((tmp_path / "out").iterdir()) == []
+    assert "of 40" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["v.mp4"]
+    assert cv2.VideoCapture(str(tmp_path / "out" / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 20
+
+
+def test_run_writes_label_files_with_the_colours_of_the_classes(bundle, images, tmp_path):
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
+        "--save-labels", tmp_path / "labels", "--palette",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in (tmp_path / "labels").iterdir())
+    assert names == [f"{index:08d}.png" for index in range(6)]
+    assert cv2.imread(str(tmp_path / "labels" / names[0]))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_run_keeps_the_newest_labels_in_shared_memory_and_removes_it(bundle, images):
+    name = f"edgeseg-test-run-{os.getpid()}"
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
+        "--shared-memory", name, "--json",
+    )  # fmt: skip
+    assert json.loads(result.stdout)["sinks"] == [{"name": f"shared memory {name}", "written": 6, "dropped": 0}]
+    with pytest.raises(InputError, match="no shared memory"):
+        SharedLabels.open(name)
+
+
+def test_run_logs_its_summary_as_json(bundle, images):
+    result = run(
+        bundle.root, "--source", "street:32x48@15", "--configuration", "plain_32x48",
+        "--seconds", 1, "--summary-every", 0.2, "--log-json",
+    )  # fmt: skip
+    records = [json.loads(line) for line in result.stderr.splitlines()]
+    told = [record for record in records if "summary" in record]
+    assert len(told) >= 2
+    assert told[-1]["summary"]["configuration"] == "plain_32x48"
+    assert {"time", "level", "logger", "message"} <= told[-1].keys()
 
 
 def test_run_keeps_to_the_schedule(bundle, images):
