@@ -37,7 +37,7 @@ _OPTIONS = (
 
 
 def camera_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command these options; it gets them as `camera`, arguments for `edgeseg.runtime.source.open_source`."""
+    """Give a command these options; it gets them as `camera_arguments`, for `edgeseg.runtime.source.open_source`."""
 
     @functools.wraps(command)
     def with_camera(
@@ -56,13 +56,13 @@ def camera_options(command: Callable[..., Any]) -> Callable[..., Any]:
         limits = {name: value for name, value in given.items() if value is not None}
         if retry_most is not None:
             limits["first_wait_s"] = min(Reconnection.first_wait_s, retry_most)
-        camera = {
+        camera_arguments = {
             "size_hw": None if camera_size is None else parse_size_hw(camera_size),
             "rotate_deg": int(rotate),
             "colour_order": colour_order.upper(),
             "reconnection": Reconnection(**limits) if limits else None,
         }
-        return command(*arguments, camera=camera, **others)
+        return command(*arguments, camera_arguments=camera_arguments, **others)
 
     for option in reversed(_OPTIONS):
         with_camera = option(with_camera)

@@ -16,10 +16,12 @@ from edgeseg.cli.options import FRAME_RATE
 @click.option("--fps", type=FRAME_RATE, help="Frame rate asked of the camera.  [default: its own]")
 @camera_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(source: str | None, seconds: float, fps: float | None, camera: dict[str, Any], as_json: bool) -> None:
+def command(
+    source: str | None, seconds: float, fps: float | None, camera_arguments: dict[str, Any], as_json: bool
+) -> None:
     """Say which backends and devices are usable here and why the others are not, and which packages are installed."""
     if source is not None:
-        _examine_camera(source, seconds, {"fps": fps, **camera}, as_json=as_json)
+        _examine_camera(source, seconds, {"fps": fps, **camera_arguments}, as_json=as_json)
         return
     import json
 

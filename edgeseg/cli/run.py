@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgeseg.cli.camera_options import camera_options
 from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--profile", metavar="FILE", help="Device profile to pick by.  [default: the stored one, else measure]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
 @click.option("--fps", type=FRAME_RATE, help="Frame rate of the source.  [default: its own]")
+@camera_options
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
 @click.option("--split", help="Split of a data set.  [default: val]")
 @click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
@@ -99,6 +101,7 @@ def command(
     tls_cert: str | None,
     tls_key: str | None,
     as_json: bool,
+    camera_arguments: dict[str, Any],
 ) -> None:
     """Run BUNDLE over a source: the newest frame in, its labels out, until the source ends or Ctrl-C.
 
@@ -153,7 +156,7 @@ def command(
     viewer = click.get_current_context().with_resource(
         live_view(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
     )
-    camera = open_source(source, fps=fps, paced=not no_pace, split=split)
+    camera = open_source(source, fps=fps, paced=not no_pace, split=split, **camera_arguments)
     try:
         with measuring_bar() as measuring:
             picked = load(
@@ -221,6 +224,11 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
         f"dropped        {summary.frames_dropped} frames while busy, {summary.frames_missed} missed by the source, "
         f"{summary.results_dropped} results not taken",
     ]
+    if summary.reconnects or summary.stalls or summary.corrupt_frames:
+        lines.append(
+            f"camera         lost and back {summary.reconnects} times, {summary.stalls} stalls, "
+            f"{summary.corrupt_frames} corrupt pictures skipped"
+        )
     moved = summary.compensation
     if moved is None:
         lines.append("compensation   none")

@@ -1,0 +1,98 @@
+"""`edgeseg run` in front of a network camera that is lost and comes back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgeseg.cli import main
+from support.mjpeg_server import MjpegServer
+from support.waiting import until
+
+PLAIN = ("--configuration", "plain_32x48", "--threads", "1")
+
+
+@pytest.fixture
+def filming():
+    """A camera that gives fifty pictures a second."""
+    pytest.importorskip("av")
+    done = threading.Event()
+    with MjpegServer() as server:
+
+        def film() -> None:
+            while not done.wait(0.02):
+                server.send(np.full((32, 48, 3), (200, 0, 0), np.uint8))
+
+        thread = threading.Thread(target=film)
+        thread.start()
+        yield server
+        done.set()
+        thread.join()
+
+
+def test_run_goes_on_when_the_camera_is_lost_and_tells_of_it_in_json(bundle, filming, tmp_path):
+    lines = tmp_path / "lines"
+
+    def disturb() -> None:
+        until(lambda: lines.exists() and lines.read_text() != "")
+        filming.send(b"garbage" * 30)
+        filming.cut()
+
+    disturbing = threading.Thread(target=disturb)
+    disturbing.start()
+    result = CliRunner().invoke(
+        main, ["run", str(bundle.root), "--source", filming.url, *PLAIN, "--fps", "50", "--frames", "60",
+               "--retry-most", "0.1", "--json", "--json-lines", str(lines)],
+    )  # fmt: skip
+    disturbing.join()
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert values["results"] == 60
+    assert (values["reconnects"], values["stalls"], values["corrupt_frames"]) == (1, 0, 1)
+
+
+def test_run_turns_the_pictures(bundle, filming, tmp_path):
+    result = CliRunner().invoke(
+        main, ["run", str(bundle.root), "--source", filming.url, *PLAIN, "--frames", "3", "--rotate", "180",
+               "--colour-order", "bgr", "--json-lines", str(tmp_path / "lines")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    # What was red is blue.
+    assert [json.loads(line)["pixels"] for line in (tmp_path / "lines").read_text().splitlines()] == [
+        {"2": 32 * 48}
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(("--camera-size", "480x640"), "--camera-size: for cameras"), (("--give-up", "3"), "--give-up: for cameras")],
+)
+def test_options_of_cameras_are_refused_for_a_recording(bundle, options, words):
+    result = CliRunner().invoke(main, ["run", str(bundle.root), "--source", "street", *PLAIN, *options])
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_ctrl_c_ends_it_while_the_camera_is_away(bundle, filming):
+    command = [sys.executable, "-m", "edgeseg", "run", str(bundle.root), "--source", filming.url, *PLAIN,
+               "--json-lines", "-"]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["frame_index"] >= 0
+    filming.refuses = True
+    filming.cut()
+    filming.wait_for_refusals(1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "results" in said
+    assert "Traceback" not in said
