@@ -94,7 +94,7 @@ class _ShrinkingTail:
         if not self._latencies_s or now <= ROUNDING:
             return True
         mean_s = sum(self._latencies_s) / len(self._latencies_s)
-        return _fraction(now + mean_s / self._period_s) >= _fraction(now)
+        return _fraction(now + mean_s / self._period_s) >= _fraction(now) - ROUNDING
 
     def finished(self, latency_s: float) -> None:
         self._latencies_s.append(latency_s)

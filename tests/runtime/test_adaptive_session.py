@@ -161,6 +161,15 @@ def test_the_size_of_the_frames_is_kept(made):
     assert session.frame_size_hw == (64, 96)
 
 
+def test_a_size_that_changed_while_the_next_configuration_waited_is_taken(made):
+    session, ladder, _ = made
+    ladder.due = Move(FRAMES, "because")
+    until(lambda: session._ready is not None)
+    session.take_frames_of((64, 96), changed=True)
+    assert session.step(np.zeros((64, 96, 3), np.uint8)).shape == (32, 48)
+    assert session.configuration.name == FRAMES
+
+
 def test_what_cannot_be_loaded_is_left_out_and_the_loop_goes_on(made, frame):
     session, ladder, _ = made
     ladder.due = Move("huge", "because")

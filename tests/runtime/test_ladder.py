@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -147,22 +149,40 @@ def test_the_ladder_begins_on_one_of_its_rungs(clock):
     assert Ladder([BIG, SMALL], "big", clock=clock).names == ("small", "big")
 
 
-def picked(bundle, samples_ms):
+def picked(bundle, samples_ms, fps=15.0, **limits):
     entries = tuple(LatencyProfile(name, "d", (values,) * 4, 5) for name, values in samples_ms.items())
     profile = DeviceProfile(
-        "cpu", {}, bundle.name, bundle.digest, 15.0, True, None, 1, entries, "2026-01-01", "edgeseg profile"
+        "cpu", {}, bundle.name, bundle.digest, fps, True, None, 1, entries, "2026-01-01", "edgeseg profile"
     )
-    return pick(bundle, profile, 15.0)
+    return pick(bundle, profile, fps, **limits)
+
+
+def names(bundle, chosen):
+    return {each.name for each in rungs_of(bundle, chosen, LATEST_FRAME)}
 
 
 def test_rungs_are_those_that_are_the_best_at_some_slowdown(bundle):
-    # Tables at 15 frames/s: plain .6 .5 .4, phases .55 .5 .45, frames .58 .5 .4. Frames is never better than phases.
-    chosen = picked(bundle, {PLAIN: 40.0, PHASES: 20.0, FRAMES: 50.0})
-    names = [each.name for each in rungs_of(bundle, chosen, LATEST_FRAME)]
-    assert PHASES in names
-    assert FRAMES not in names
+    # At 30 frames/s one frame late is .55 for plain, .54 for frames, .525 for phases: each is the best while it keeps
+    # up. At these latencies they stop doing so one after another.
+    chosen = picked(bundle, {PLAIN: 30.0, FRAMES: 15.0, PHASES: 8.0}, 30.0)
+    assert chosen.row.configuration == PLAIN
+    assert names(bundle, chosen) == {PLAIN, FRAMES, PHASES}
 
 
-def test_the_picked_one_is_a_rung_in_any_case_and_what_was_not_measured_is_none(bundle):
-    chosen = picked(bundle, {PHASES: 20.0})
-    assert [each.name for each in rungs_of(bundle, chosen, LATEST_FRAME)] == [PHASES]
+def test_what_is_never_the_best_is_no_rung(bundle):
+    # Slower than phases, and no better at any offset but the first.
+    assert names(bundle, picked(bundle, {PHASES: 20.0, FRAMES: 50.0})) == {PHASES}
+
+
+def test_what_the_pick_left_out_by_its_limits_or_was_not_measured_is_no_rung(bundle):
+    samples_ms = {PLAIN: 30.0, FRAMES: 15.0}
+    assert names(bundle, picked(bundle, samples_ms, 30.0, min_miou=0.59)) == {PLAIN}
+    assert names(bundle, picked(bundle, {PHASES: 8.0}, 30.0)) == {PHASES}
+
+
+def test_what_anticipates_further_is_no_rung(tmp_path, graphs):
+    entries = [graphs.stateless("now", miou=(0.6, 0.5, 0.4)), graphs.stateless("ahead", miou=(0.5, 0.49, 0.48))]
+    entries[1].knobs = replace(entries[1].knobs, target_offset=1)
+    made = graphs.write_bundle(tmp_path / "two.edgeseg", entries)
+    now, ahead = (entry.name for entry in made.configurations)
+    assert names(made, picked(made, {now: 60.0, ahead: 10.0})) == {now}

@@ -259,3 +259,11 @@ def test_the_schedule_that_was_asked_for_is_reckoned_with(bundle):
     assert "the loop's schedule is every-n-th:5, as asked" in named.reason
     with pytest.raises(InputError, match="no schedule to choose from"):
         pick(bundle, measured, 30.0, schedules=())
+
+
+def test_no_schedule_is_picked_for_a_gain_that_nobody_sees(tmp_path, graphs):
+    flat = graphs.write_bundle(tmp_path / "flat.edgeseg", [graphs.stateless(miou=(0.6, 0.5, 0.4, 0.3999, 0.3998))])
+    chosen = pick(flat, profile(flat, {PLAIN: (101.5,)}), 15.0)
+    assert chosen.schedule.name == "latest-frame"
+    shrinking = pick(flat, profile(flat, {PLAIN: (101.5,)}), 15.0, schedules=(Schedule("shrinking-tail"),))
+    assert chosen.row.streaming_lamiou < shrinking.row.streaming_lamiou

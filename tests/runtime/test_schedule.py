@@ -62,6 +62,15 @@ def test_shrinking_tail_starts_with_the_frame_that_it_waited_for_when_steps_take
     assert rule.takes(5, 0.5, free_at_s=0.45)
 
 
+@pytest.mark.parametrize("free_at_s", [0.413, 0.427, 0.45, 0.471, 0.499])
+def test_shrinking_tail_starts_at_once_when_steps_take_whole_periods(free_at_s):
+    # The tail stays what it is, but for rounding.
+    rule = Schedule("shrinking-tail").start_rule(10.0)
+    for _ in range(16):
+        rule.finished(0.3)
+    assert rule.takes(4, 0.4, free_at_s)
+
+
 def test_shrinking_tail_follows_the_latency_when_it_changes():
     rule = Schedule("shrinking-tail").start_rule(10.0)
     for _ in range(50):
