@@ -17,6 +17,9 @@ from edgeseg.cli.options import FRAME_RATE
               help="sLAmIoU predicted for the loop, LAmIoU over all samples, or at the median latency.")  # fmt: skip
 @click.option("--compensation", metavar="NAMES",
               help="Only candidates with these compensations: none, or names.  [default: all]")  # fmt: skip
+@click.option("--schedule", metavar="NAME",
+              help="Schedule of the loop: latest-frame, shrinking-tail, every-n-th:N or fixed-rate:HZ.  "
+              "[default: the better one of the first two]")  # fmt: skip
 @click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -28,6 +31,7 @@ def command(
     min_miou: float | None,
     statistic: str,
     compensation: str | None,
+    schedule: str | None,
     plot: str | None,
     as_json: bool,
 ) -> None:
@@ -46,6 +50,7 @@ def command(
     from edgeseg.runtime.device import default_profile_path
     from edgeseg.runtime.pick import pick
     from edgeseg.runtime.plot import save_plot
+    from edgeseg.runtime.schedule import CHOICES, Schedule
     from edgeseg.runtime.ssh_link import SCHEME
     from edgeseg.shipped import bundle_path
 
@@ -65,6 +70,7 @@ def command(
         min_miou=min_miou,
         statistic=statistic,
         compensations=wanted,
+        schedules=CHOICES if schedule is None else (Schedule.parse(schedule),),
     )
     if plot:
         save_plot(chosen, plot, title=f"{opened.name} on {stored.facts.get('cpu', stored.device)}, {fps:g} frames/s")

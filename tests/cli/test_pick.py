@@ -90,3 +90,9 @@ def test_pick_asks_for_the_profile_when_the_device_is_of_another_machine(bundle)
         "pick asks no other machine, got ssh://me@orin | name the profile that was brought here: --profile"
         in result.stderr
     )
+
+
+def test_pick_reckons_with_the_schedule_that_was_asked_for(bundle, profile):
+    result = run(bundle.root, "--profile", profile, "--fps", 15, "--schedule", "every-n-th:4", "--json")
+    assert json.loads(result.stdout)["schedule"] == "every-n-th:4"
+    assert run(bundle.root, "--profile", profile, "--fps", 15, "--schedule", "newest").exit_code == 2
