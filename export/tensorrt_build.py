@@ -139,6 +139,7 @@ def _set_timing_cache(config: Any, content: bytes | None) -> Any:
 def _cancellable(build: Callable[[], Any], tree: PhaseTree, target: BuildTarget) -> Any:
     """What `build` returns. It runs on a thread of its own, so that Ctrl-C reaches this one."""
     result: list[Any] = []
+    ended = threading.Event()
 
     def work() -> None:
         try:
@@ -146,14 +147,19 @@ def _cancellable(build: Callable[[], Any], tree: PhaseTree, target: BuildTarget)
                 result.append(build())
         except BaseException as error:
             tree.failure = tree.failure or error
+        finally:
+            ended.set()
 
     worker = threading.Thread(target=work, name="edgeseg-build", daemon=True)
-    worker.start()
     try:
-        worker.join()
+        worker.start()
+        # Not Thread.join: up to Python 3.12 one that was interrupted takes the thread for ended, and the library, left
+        # alone, would end the process when it next logs.
+        ended.wait()
     except BaseException:
         tree.cancel()
-        worker.join()
+        if worker in threading.enumerate():
+            ended.wait()
         raise
     return result[0] if result else None
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -202,7 +203,7 @@ def test_build_stops_at_its_next_step_when_the_user_interrupts(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = stand_in_target(monkeypatch, "10.3.0", behaviour := StandIn())
-    interrupted = threading.Event()
+    interrupted, left = threading.Event(), []
 
     def interrupt(signum: int, frame: object) -> None:
         interrupted.set()
@@ -212,6 +213,9 @@ def test_build_stops_at_its_next_step_when_the_user_interrupts(
         if behaviour.steps == 1 and not interrupted.is_set():
             os.kill(os.getpid(), number)
             assert interrupted.wait(10)
+            # Long enough for a caller that does not wait to be gone.
+            time.sleep(0.3)
+            left.append("the library's thread")
 
     before = signal.signal(number, interrupt)
     try:
@@ -219,6 +223,7 @@ def test_build_stops_at_its_next_step_when_the_user_interrupts(
             build_engine(GRAPH, "net", target, PLAIN, progress=progress)
     finally:
         signal.signal(number, before)
+    assert left == ["the library's thread"]
     assert behaviour.steps <= 3
 
 
