@@ -5,6 +5,7 @@ GPU packages along; here the missing library is named.
 """
 
 import contextlib
+import errno
 import io
 import logging
 import tempfile
@@ -101,7 +102,7 @@ def int8_places(model: onnx.ModelProto, feed: Mapping[str, np.ndarray], kept: Co
 
     Raises:
         MissingPackageError: ModelOpt, or a library that it needs, is not installed.
-        InputError: ModelOpt cannot work on this graph.
+        InputError: ModelOpt cannot work on this graph, or the disk of temporary files is full.
     """
     quantization = modelopt("onnx.quantization")
     copy, names = _numbered(model)
@@ -138,7 +139,7 @@ def half_conversion(model: onnx.ModelProto, kept: Collection[int]) -> onnx.Model
 
     Raises:
         MissingPackageError: ModelOpt, or a library that it needs, is not installed.
-        InputError: ModelOpt cannot work on this graph.
+        InputError: ModelOpt cannot work on this graph, or the disk of temporary files is full.
     """
     autocast = modelopt("onnx.autocast.convert")
     copy, names = _numbered(model)
@@ -170,9 +171,15 @@ def _numbered(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
 
 @contextlib.contextmanager
 def _reported(verb: str) -> Iterator[None]:
-    """Within the block errors become ours."""
+    """Within the block, inside a `scratch_folder`, errors become ours."""
     try:
         yield
     except Exception as error:  # ModelOpt and the libraries under it raise assertions and classes of their own
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            place = Path(tempfile.gettempdir()).parent
+            raise InputError(
+                f"{place} is full ({error.strerror}), where the graph is worked on | make room there, or name another "
+                "folder by the environment variable TMPDIR"
+            ) from error
         first_line = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(f"ModelOpt cannot {verb} the graph ({type(error).__name__}: {first_line})") from error

@@ -25,6 +25,7 @@ from edgeseg.export.wrapper import CameraToLabels
 from edgeseg.models.reductions import build_reduction
 from edgeseg.token_plan import TokenPlan
 from support import tiny_vit
+from support.small_disk import small_disk
 from support.tensorrt_rtx import why_not_built
 
 from .quantised_networks import IMAGENET, images, weights, wide_graph
@@ -269,6 +270,16 @@ def test_a_missing_library_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(MissingPackageError, match=rf"{library} cannot be imported.*pip install 'edgeseg\[quant\]'"):
         quantize_graph(wide, FEEDS)
+
+
+def test_full_disk_of_temporary_files_is_named_and_left_clean(
+    wide: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path, 8 << 10) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(InputError, match=rf"{disk} is full \(No space .* TMPDIR$"):
+            quantize_graph(wide, FEEDS[:1])
+        assert os.listdir(disk) == []
 
 
 def test_nothing_is_printed_and_no_file_left(
