@@ -6,7 +6,8 @@ With motion compensation a third thread moves the newest labels to the newest fr
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ from edgeseg.config import Compensation
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
 from edgeseg.metrics.streaming import Publication
+from edgeseg.runtime.async_results import away, taken
 from edgeseg.runtime.loop_session import LoopSession, lead_s
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.sample_window import SampleWindow
@@ -40,6 +42,8 @@ class Loop:
         with Loop(session, "video.mp4") as loop:
             for result in loop:
                 ...
+
+    or in a program that uses asyncio, `async with` and `async for`.
 
     A stage that fails (source, network, callback) stops the others, and the first failure is raised from the iteration,
     from `wait`, or at the end of the `with` block.
@@ -159,6 +163,14 @@ class Loop:
         self._join()
         self._raise_failure()
 
+    async def __aiter__(self) -> AsyncIterator[Result]:
+        """The same for asyncio, without holding up the event loop; cancelling the task that waits stops the loop."""
+        async with aclosing(taken(self._results.take, self.stop)) as results:
+            async for result in results:
+                yield result
+        await away(self._join)
+        self._raise_failure()
+
     def __enter__(self) -> "Loop":
         self.start()
         return self
@@ -167,6 +179,17 @@ class Loop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        if error is None:
+            self._raise_failure()
+
+    async def __aenter__(self) -> "Loop":
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await away(self.stop)
         if error is None:
             self._raise_failure()
 
