@@ -1,0 +1,16 @@
+"""The soak benchmark, at a size that tests can afford."""
+
+import pytest
+
+from benchmarks.soak import Plan, Steps, soak
+from edgeseg.runtime.session import load
+from edgeseg.shipped import bundle_path
+
+
+def test_soak_counts_what_the_camera_did_and_loses_nothing_uncounted():
+    pytest.importorskip("av")
+    with load(bundle_path("shipped:street"), configuration="swiftnet_r18_268x360_w0.25", threads=1) as session:
+        row = soak(Steps(session), Plan(steps=200, losses=2, corrupt=5))
+    assert row["steps"] >= 200
+    assert row["lost uncounted"] == 0
+    assert (row["cuts"], row["reconnections"], row["corrupt"]) == (2, "2 of 2", "5 of 5")
