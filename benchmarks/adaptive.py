@@ -5,7 +5,9 @@
 A simulated drive is played from memory at the camera's rate, back and forth, on one CPU core. In the second of three
 phases of equal length a busy process runs on the same core, at the same priority: it takes half of it. Contenders are
 each configuration of the bundle by itself, and the loop that began with the pick and changes (`edgeseg run
---adaptive`); they take turns, `--rounds` times. Latencies are profiled before, without the busy process.
+--adaptive`); they take turns, `--rounds` times. Latencies are profiled before, without the busy process. Accuracy
+tables are made here of the same drive: what is measured is the ladder, and not how far the bundle's own videos are like
+this one.
 
 Other programs on the core change the figures. Root keeps them away by running this in a shell of its own session, with
 -15 written to its /proc/self/autogroup.
@@ -19,11 +21,13 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.agreement import accuracy_table
 from benchmarks.compensation import Recording
 from benchmarks.measure import machine_facts, markdown_table, write_report
 from edgeseg.bundle import Bundle
@@ -144,6 +148,20 @@ def _slamiou(results: Sequence[Result], video: BackAndForth, begins_s: float, fp
     return scores.miou
 
 
+def with_tables_of(recording: Recording, bundle: Bundle) -> Bundle:
+    """`bundle` with accuracy tables of `recording`, as it is played, of the configurations that have tables."""
+    entries = []
+    for entry in bundle.configurations:
+        with load(bundle, configuration=entry.name, threads=1, frame_size_hw=recording.frames_rgb[0].shape[:2]) as net:
+            maps = [net.step(frame) for frame in recording.frames_rgb]
+        table = accuracy_table(recording, maps, UNCOMPENSATED)
+        accuracy = entry.accuracy
+        if accuracy is not None:
+            accuracy = replace(accuracy, fps=recording.fps, miou=table.miou[: len(accuracy.miou)], compensated=())
+        entries.append(replace(entry, accuracy=accuracy))
+    return replace(bundle, configurations=tuple(entries))
+
+
 def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     """A row per contender, of its median round; the best first.
 
@@ -157,6 +175,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     drive = StreetDataset(SIZE_HW, fps=options.fps, videos=(1, 1, 1), frames=(frames, frames, frames))
     recording = Recording.read(drive.videos("val")[0])
     video = BackAndForth(recording, round(len(PHASES) * options.phase_s * options.fps))
+    bundle = with_tables_of(recording, bundle)
     profile = profile_bundle(
         bundle,
         fps=options.fps,
