@@ -74,15 +74,17 @@ class BackAndForth(Video):
         return last - abs(last - index % (2 * last))
 
 
-def _spin() -> None:
-    while True:
-        pass
+def _spin(parent: int) -> None:
+    """Until the parent is gone, even one that was killed."""
+    while os.getppid() == parent:
+        for _ in range(100_000):
+            pass
 
 
 @contextmanager
 def busy_process() -> Iterator[None]:
     """A process that takes what it can of the cores that this one may run on."""
-    process = multiprocessing.get_context("fork").Process(target=_spin, daemon=True)
+    process = multiprocessing.get_context("fork").Process(target=_spin, args=(os.getpid(),), daemon=True)
     process.start()
     try:
         yield
