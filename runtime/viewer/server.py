@@ -30,7 +30,7 @@ STALE_S = 5.0
 CLOSE_S = 1.5
 """How long `close` waits for the server's thread."""
 NICE = 5
-"""Of the viewer's threads, not more: a thread that hardly ever runs would keep Python's lock from the loop meanwhile."""
+"""Of the viewer's threads, and not more: one that hardly ever ran would keep Python's lock from the loop meanwhile."""
 _HEAD_LINE_BYTES = 4096
 _log = logging.getLogger(__name__)
 
