@@ -44,12 +44,8 @@ class VideoFileSource(RecordedSource):
         own_fps = self._capture.get(cv2.CAP_PROP_FPS)
         if fps is None and not 0 < own_fps < 1000:
             raise InputError(f"{path} does not tell its frame rate | give one: --fps")
-        super().__init__(
-            str(path),
-            fps or own_fps,
-            (int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)), int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))),
-            **schedule,
-        )  # type: ignore[arg-type]
+        height, width = (self._capture.get(each) for each in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        super().__init__(str(path), fps or own_fps, (int(height), int(width)), **schedule)  # type: ignore[arg-type]
 
     def close(self) -> None:
         self._capture.release()

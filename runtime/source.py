@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import numpy as np
 
@@ -175,7 +176,8 @@ def is_camera(source: str) -> bool:
     """Whether `source` is a camera or a stream, which gives its frames when they come and never again."""
     from edgeseg.runtime.gstreamer import is_gstreamer
 
-    return source.isdecimal() or source.startswith("/dev/") or is_gstreamer(source) or "://" in source
+    is_stream = "://" in source and not source.startswith("file://")
+    return source.isdecimal() or source.startswith("/dev/") or is_gstreamer(source) or is_stream
 
 
 def open_source(
@@ -260,7 +262,8 @@ def _other_source(source: object, fps: float | None, paced: bool, split: str | N
         )
     if is_simulator(source):
         return _street_source(str(source), fps, split or "val", paced)
-    path = Path(source).expanduser()
+    path = Path(unquote(str(source).removeprefix("file://"))) if str(source).startswith("file://") else Path(source)
+    path = path.expanduser()
     if path.is_dir():
         try:
             return _dataset_source(path, split, fps, paced)

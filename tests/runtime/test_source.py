@@ -153,6 +153,13 @@ def test_a_video_file_gives_all_its_frames_in_rgb(tmp_path):
     assert frames[5].rgb[24, 32].tolist() == pytest.approx([100, 0, 250], abs=6)
 
 
+def test_a_file_by_its_url_is_a_file(tmp_path):
+    write_video(tmp_path / "v w.avi")
+    source = open_source(f"file://{tmp_path}/v%20w.avi", paced=False)
+    assert len(read_all(source)) == 12
+    source.close()
+
+
 def test_a_video_file_skips_what_has_passed(tmp_path, clock, stop):
     write_video(tmp_path / "v.avi")
     source = VideoFileSource(tmp_path / "v.avi", clock=clock, wait=lambda event, seconds: clock.wait(event, seconds))
