@@ -167,11 +167,12 @@ class _Guard(asyncio.Protocol):
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._unread = _cancelled(self._unread)
+        _cancel(self._unread)
         self._inner.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._quiet, self._unread = _cancelled(self._quiet), _cancelled(self._unread)
+        _cancel(self._quiet)
+        _cancel(self._unread)
         if self._transport is not None:
             self._guards.pop(self._transport, None)
         self._inner.connection_lost(error)
@@ -179,12 +180,12 @@ class _Guard(asyncio.Protocol):
 
     def begin_answer(self) -> None:
         """A request is complete."""
-        self._quiet = _cancelled(self._quiet)
+        _cancel(self._quiet)
         self.count_anew()
 
     def end_answer(self) -> None:
         """The next request is due."""
-        _cancelled(self._quiet)
+        _cancel(self._quiet)
         self._quiet = asyncio.get_running_loop().call_later(self._limits.head_s, self.cut)
         self.count_anew()
 
@@ -197,6 +198,6 @@ class _Guard(asyncio.Protocol):
             self._transport.abort()
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
