@@ -50,6 +50,7 @@ from edgeseg.shipped import bundle_path
 SIZE_HW = (540, 720)
 PHASES = ("quiet", "loaded", "quiet again")
 ADAPTIVE = "adaptive"
+NO_FRAME_RGB = np.empty((0, 0, 3), np.uint8)
 
 
 class BackAndForth(Video):
@@ -113,7 +114,12 @@ def run(
         session = stack.enter_context(keep(first, bundle, adaptive=adaptive))
         session.step(video.frame_rgb(0))
         source = VideoSource(video, CAMVID, fps=fps)
-        loop = stack.enter_context(Loop(session, source, on_result=results.append))
+
+        def keep_labels(result: Result) -> None:
+            # Frames of a whole run do not fit into memory.
+            results.append(replace(result, frame_rgb=NO_FRAME_RGB))
+
+        loop = stack.enter_context(Loop(session, source, on_result=keep_labels))
         ended = threading.Event()
         ended.wait(phase_s)
         with busy_process():
