@@ -126,7 +126,7 @@ class BundleWriter:
             colour_order="RGB",
             configurations=tuple(entries),
             files=self._records,
-            versions=tool_versions(),
+            versions=tool_versions(entries),
             created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         save_manifest(bundle)
@@ -252,10 +252,11 @@ def program_file(configuration: str, role: str, form: str) -> str:
     return f"{configuration}.{role}.{form}.pt2"
 
 
-def tool_versions() -> dict[str, str]:
-    """Versions of what makes a bundle."""
+def tool_versions(entries: Sequence[BundleConfiguration]) -> dict[str, str]:
+    """Versions of what makes a bundle of `entries`; those of a lower precision are what ModelOpt decides."""
     versions = {"edgeseg": __version__}
-    for package in ("torch", "onnx", "onnxscript", "onnxruntime", "numpy"):
+    quantiser = [] if all(entry.knobs.is_exact for entry in entries) else ["nvidia-modelopt"]
+    for package in ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", *quantiser):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

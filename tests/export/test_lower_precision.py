@@ -96,6 +96,11 @@ def test_precisions_of_one_network_lie_side_by_side(export, video_data):
         "kept_high": {"stem.0": "first layer", "head": "last layer"},
     }
     assert bundle.configurations[5].calibration.warm_up == 8
+    assert bundle.versions["nvidia-modelopt"]
+
+
+def test_quantiser_is_none_of_the_tools_when_all_is_fp32(export):
+    assert "nvidia-modelopt" not in export().versions
 
 
 def test_graphs_of_lower_precision_give_about_the_labels_of_fp32(export, frames_rgb):
