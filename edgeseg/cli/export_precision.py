@@ -1,5 +1,6 @@
 """What `edgeseg export` reads and shows about precision and calibration."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,19 @@ def precision_notes(entry: "BundleConfiguration") -> list[str]:
     return texts
 
 
+def kept_layers(entries: Sequence["BundleConfiguration"]) -> list[str]:
+    """Why some layers are not of the lower precision: a line for each different `layers` cell, with the reasons and of
+    how many layers each is the reason."""
+    texts = []
+    for entry in entries:
+        layers = entry.notes.get("lower_precision")
+        if layers and layers["kept_high"]:
+            counts = Counter(layers["kept_high"].values())
+            reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+            texts.append(f"{precision_cells(entry)['layers']}, the others: {reasons}")
+    return list(dict.fromkeys(texts))
+
+
 def precision_remarks(entries: Sequence["BundleConfiguration"]) -> list[str]:
     """Lines below the table."""
     lower = [entry for entry in entries if not entry.knobs.is_exact]
@@ -116,6 +130,7 @@ def precision_remarks(entries: Sequence["BundleConfiguration"]) -> list[str]:
     calibrations = dict.fromkeys(entry.calibration.text for entry in lower if entry.calibration)
     lines += [f"calibrated: {text}" for text in calibrations]
     lines += [f"{entry.name}: {text}" for entry in lower for text in precision_notes(entry)]
+    lines += kept_layers(lower)
     if any(entry.parity is None or entry.parity.miou_drop is None for entry in lower):
         lines.append("drop -: what the precision costs in mIoU was not measured | give labelled video with --data")
     return lines

@@ -70,6 +70,7 @@ def command(artifact: str, verify: bool, size: str | None, classes: int | None, 
 
 def _bundle_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from edgeseg.bundle import Bundle
+    from edgeseg.cli.export_precision import kept_layers
     from edgeseg.cli.export_programs import programs_text
 
     bundle = Bundle.open(path)
@@ -86,6 +87,8 @@ def _bundle_facts(path: Path, verify: bool) -> tuple[dict[str, Any], list[dict[s
     }
     if programs := programs_text(bundle.configurations):
         facts["programs"] = programs
+    if kept := kept_layers(bundle.configurations):
+        facts["layers"] = "; ".join(kept)
     if verify:
         facts["files"] = "all as in the manifest"
     rows = []

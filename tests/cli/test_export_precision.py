@@ -66,6 +66,16 @@ def test_text_says_what_was_calibrated_on(made):
     assert "calibrated: entropy, 8 images of noise train after 8 steps each (" in text
 
 
+def test_export_and_info_say_why_some_layers_are_not_int8(made):
+    entry = next(entry for entry in Bundle.open(made / "a.edgeseg").configurations if entry.name.endswith("_int8"))
+    layers = entry.notes["lower_precision"]
+    start = f"{layers['layers']}/{layers['of']} int8, the others: first layer 1, "
+    (line,) = [line for line in (made / "a.txt").read_text().splitlines() if line.startswith(start)]
+    counts = [int(part.rsplit(" ", 1)[1]) for part in line.partition(": ")[2].split(", ")]
+    assert sum(counts) == layers["of"] - layers["layers"]
+    assert line in " ".join(run("info", made / "a.edgeseg").split())
+
+
 def test_info_shows_the_calibration_record(made):
     text = run("info", made / "a.edgeseg")
     assert "calibrated" in text
