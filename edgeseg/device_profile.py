@@ -145,15 +145,18 @@ class DeviceProfile:
         write_text(path, json.dumps(values, indent=1, allow_nan=False) + "\n")
 
     @classmethod
-    def load(cls, path: Path | str) -> "DeviceProfile":
+    def load(cls, path: Path | str, *, of_bundle: Path | str = "BUNDLE") -> "DeviceProfile":
         """Read a profile.
+
+        Args:
+            of_bundle: the bundle that it is to be of, for the message that says how to measure it.
 
         Raises:
             ArtifactError: missing, unreadable, or of an unknown major version.
         """
         path = Path(path)
         if not path.is_file():
-            raise ArtifactError(f"no device profile at {path} | measure one: edgeseg profile BUNDLE --out {path}")
+            raise ArtifactError(f"no device profile at {path} | measure one: edgeseg profile {of_bundle} --out {path}")
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:

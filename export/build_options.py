@@ -1,5 +1,6 @@
 """What engines are built with and for: the options, the device, and whether the one has the other."""
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -41,6 +42,9 @@ class BuildOptions:
             raise InputError(f"unknown --hardware-compatible {self.hardware_compatible!r} | known: {known}")
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError(f"--optimization-level lies between 0 and 5 | got {self.optimization_level}")
+        for each in self.compute_capabilities:
+            if not re.fullmatch(r"\d+\.\d", each):
+                raise InputError(f"--compute-capability is two numbers with a point, such as 8.6 | got {each!r}")
         if self.dla is not None and (self.version_compatible or self.hardware_compatible != "none"):
             raise InputError("--dla ties an engine to its board | leave out --version- and --hardware-compatible")
 

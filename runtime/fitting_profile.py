@@ -40,7 +40,7 @@ def fitting_profile(
         compensations: what the pick is to be among; None: those that the bundle has accuracy tables for.
     """
     if profile is not None:
-        given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile)
+        given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile, of_bundle=bundle.root)
         given.check_fits(bundle)
         if given.device != device:
             raise InputError(

@@ -128,7 +128,7 @@ def check_pickable(bundle: Bundle) -> None:
     if all(entry.accuracy is None for entry in bundle.configurations):
         raise ArtifactError(
             f"nothing to pick from in {bundle.name} | no configuration has an accuracy table: export it again with "
-            "--data, or name a configuration"
+            "--data"
         )
 
 

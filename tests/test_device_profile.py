@@ -78,8 +78,8 @@ def test_profile_is_refused_when_damaged(tmp_path, change):
 
 
 def test_missing_profile_says_how_to_measure_one(tmp_path):
-    with pytest.raises(ArtifactError, match="no device profile"):
-        DeviceProfile.load(tmp_path / "none.json")
+    with pytest.raises(ArtifactError, match=r"no device profile .* edgeseg profile street\.edgeseg --out .*none\.json"):
+        DeviceProfile.load(tmp_path / "none.json", of_bundle="street.edgeseg")
 
 
 def test_entry_is_none_when_the_configuration_was_not_measured():

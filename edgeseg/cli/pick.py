@@ -60,7 +60,7 @@ def command(
         )
     # All are no restriction: there may be more in the bundle than `all` stands for elsewhere.
     wanted = None if compensation in (None, "all") else parse_compensations(compensation)
-    stored = DeviceProfile.load(profile or default_profile_path(device))
+    stored = DeviceProfile.load(profile or default_profile_path(device), of_bundle=bundle)
     opened = Bundle.open(bundle_path(bundle))
     chosen = pick(
         opened,

@@ -57,7 +57,7 @@ def command(
 
     named = SCHEDULES if schedule is None else tuple(Schedule.parse(name.strip()) for name in schedule.split(","))
     wanted = None if compensation in (None, "all") else parse_compensations(compensation)
-    stored = DeviceProfile.load(profile or default_profile_path(device))
+    stored = DeviceProfile.load(profile or default_profile_path(device), of_bundle=bundle)
     found = simulate(
         Bundle.open(bundle_path(bundle)),
         stored,

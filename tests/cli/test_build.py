@@ -74,6 +74,7 @@ def test_option_of_the_other_library_is_refused(build: Callable[..., Result], op
         ((*RTX, "--configuration", "other"), "has no configuration 'other'"),
         ((*RTX, "--workspace-mb", "0"), "--workspace-mb is at least 1"),
         ((*RTX, "--compute-capability", "9.0"), "does not build for SM90"),
+        ((*RTX, "--compute-capability", "abc"), "--compute-capability is two numbers with a point, such as 8.6"),
     ],
 )
 def test_wrong_request_is_refused_in_words(build: Callable[..., Result], options: tuple[str, ...], words: str) -> None:
