@@ -92,7 +92,7 @@ def line_of(result: "Result") -> dict[str, Any]:
     where the classes are known.
     """
     counts = np.bincount(result.labels.ravel(), minlength=256)
-    line = {
+    line: dict[str, Any] = {
         "frame_index": result.frame_index,
         "captured_at": round(result.captured_at, 6),
         "published_at": round(result.published_at, 6),

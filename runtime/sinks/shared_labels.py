@@ -101,13 +101,13 @@ class SharedLabelsSink(Sink):
             self._memory = SharedMemory(self._memory_name, create=True, size=size)
         except OSError as error:
             raise InputError(f"{self.name} cannot be made ({error.strerror}) | choose another name") from error
-        buffer = self._memory.buf
+        buffer = self._buffer()
         struct.pack_into(_WRITER_FORMAT, buffer, _WRITER, os.getpid(), 1, self._capacity)
         struct.pack_into("<Q", buffer, _SEQUENCE, 0)
         buffer[: len(MAGIC)] = MAGIC
 
     def write(self, result: "Result") -> None:
-        labels, buffer = np.ascontiguousarray(result.labels), self._memory.buf
+        labels, buffer = np.ascontiguousarray(result.labels), self._buffer()
         if labels.nbytes > self._capacity:
             raise InputError(
                 f"{self.name} has no room for labels of {labels.shape} | got {labels.nbytes} bytes, expected at most "
@@ -123,16 +123,22 @@ class SharedLabelsSink(Sink):
             result.configuration.encode()[:176],
         )
         struct.pack_into("<Q", buffer, _SEQUENCE, self._sequence + 1)
-        struct.pack_into("<I", buffer, _SUM, zlib.crc32(labels, zlib.crc32(head)))
+        struct.pack_into("<I", buffer, _SUM, zlib.crc32(labels.data, zlib.crc32(head)))
         buffer[_RESULT:HEADER_BYTES] = head
         buffer[HEADER_BYTES : HEADER_BYTES + labels.nbytes] = labels.reshape(-1).data
         self._sequence += 2
         struct.pack_into("<Q", buffer, _SEQUENCE, self._sequence)
 
     def close(self, error: BaseException | None = None) -> None:
-        struct.pack_into(_WRITER_FORMAT, self._memory.buf, _WRITER, os.getpid(), 0, self._capacity)
+        struct.pack_into(_WRITER_FORMAT, self._buffer(), _WRITER, os.getpid(), 0, self._capacity)
         self._memory.close()
         self._memory.unlink()
+
+    def _buffer(self) -> memoryview:
+        buffer = self._memory.buf
+        if buffer is None:
+            raise InputError(f"{self.name} is closed | write before that")
+        return buffer
 
     def _remove_a_dead_writers(self) -> None:
         try:
