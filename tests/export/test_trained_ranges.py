@@ -19,7 +19,7 @@ from edgeseg.export.graph_runner import GraphRunner
 from edgeseg.export.lower_precision import Lowering, PrecisionOptions
 from edgeseg.export.node_precision import Quantized
 from edgeseg.export.onnx_export import LOGITS
-from edgeseg.export.source import TorchSource
+from edgeseg.export.source import SourceFacts, TorchSource
 from edgeseg.export.trained_ranges import quantize_as_trained
 from edgeseg.export.variant import Variant
 from edgeseg.models.registry import build_network
@@ -30,7 +30,7 @@ from edgeseg.training.trained_int8 import TrainedInt8
 from support import tiny_vit
 from support.tensorrt_rtx import build
 
-from .conftest import CLASSES
+from .conftest import CLASSES, IMAGENET
 
 pytest.importorskip("modelopt", reason="needs the extra quant")
 
@@ -69,19 +69,19 @@ def trained() -> TrainedInt8:
     return calibrated(swiftnet)
 
 
-@pytest.fixture
-def source(make_source: Callable[..., TorchSource], trained: TrainedInt8) -> TorchSource:
-    made = make_source(network=swiftnet(), int8=trained, logits_stride=4)
-    made._masked = MASKED
-    return made
+@pytest.fixture(scope="module")
+def source(trained: TrainedInt8) -> TorchSource:
+    """Of the module, because it keeps its last trace, from which all variants of one size are cut."""
+    facts = SourceFacts("tiny", "tiny.py", CLASSES, default_size_hw=SIZE_HW, logits_stride=4, int8=trained)
+    return TorchSource(facts, swiftnet(), IMAGENET, masked=MASKED)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def dense(source: TorchSource) -> Variant:
     return source.variant(Configuration("tiny", SIZE_HW))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def graph(dense: Variant, trained: TrainedInt8) -> Quantized:
     return quantize_as_trained(dense.graphs["step"], trained.ranges)
 
