@@ -4,7 +4,7 @@ run over a simulated one too, so that their own code is run everywhere.
 
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -134,6 +134,15 @@ def test_state_stays_right_over_many_steps_and_two_sessions(subject, suite, fram
         assert left_and_right(other, [frame(98)]) == [(101, 99)]
 
 
+@pytest.fixture
+def _own_heap() -> Iterator[None]:
+    """A collection looks through what the test made, not through what all tests before it left."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("_own_heap")
 def test_buffers_live_as_long_as_the_session_when_garbage_is_collected(subject, suite, frame):
     with subject.load(suite, FRAMES) as session:
         session.step(frame(5))
