@@ -7,8 +7,8 @@ Devices and GStreamer pipelines are read by OpenCV, network streams by PyAV. Bot
 | --- | --- | --- | --- | --- | --- |
 | MJPEG, 30/s | OpenCV | 0.02 s | 1.4 ms | 5.3 ms | the stream ends, nothing says why |
 | MJPEG, 30/s | PyAV | 0.25 s | 2.5 ms | 9.2 ms | told, the stream goes on |
-| RTSP H.264, 25/s | OpenCV | 1.16 s | 80.7 ms | 86.5 ms | concealed |
-| RTSP H.264, 25/s | PyAV | 0.37 s | 40.6 ms | 43.7 ms | told where the decoder knows |
+| RTSP H.264, 25/s | OpenCV | 1.16 s | 80.7 ms | 86.5 ms | not measured |
+| RTSP H.264, 25/s | PyAV | 0.37 s | 40.6 ms | 43.7 ms | not measured |
 
 The time of a picture is that at which its last byte came, before it was decoded; of a V4L2 device that of the driver.
 The 40 ms of RTSP are one period: FFmpeg knows the end of a picture by the beginning of the next one.
