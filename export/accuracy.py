@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from edgeseg.accuracy import Accuracy, CompensatedAccuracy
-from edgeseg.bundle import Bundle, BundleConfiguration, save_manifest
+from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.config import Compensation
 from edgeseg.errors import InputError
 from edgeseg.export.evaluation_data import EvaluationData
 from edgeseg.export.video_motion import Flow, moving
 from edgeseg.export.video_pass import Predictor, SessionPredictor, VideoPass
+from edgeseg.manifest import save_manifest
 from edgeseg.metrics.confusion import Scores
 from edgeseg.metrics.latency_aware import OffsetScores
 from edgeseg.runtime.session import Session

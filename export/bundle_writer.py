@@ -14,21 +14,12 @@ from onnx import TensorProto, numpy_helper
 
 from edgeseg import __version__
 from edgeseg.atomic import atomic_folder
-from edgeseg.bundle import (
-    MANIFEST,
-    Bundle,
-    BundleConfiguration,
-    FileRecord,
-    Graph,
-    Programs,
-    configuration_digest,
-    file_sha256,
-    save_manifest,
-)
+from edgeseg.bundle import Bundle, BundleConfiguration, FileRecord, Graph, Programs, configuration_digest, file_sha256
 from edgeseg.classes import ClassSet
 from edgeseg.errors import InputError
 from edgeseg.export.graph_stats import count_macs, count_parameters
 from edgeseg.export.variant import SavedPrograms, Variant
+from edgeseg.manifest import MANIFEST, save_manifest
 
 WEIGHTS = "weights.bin"
 ALIGNMENT = 64

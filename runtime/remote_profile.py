@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeseg.bundle import MANIFEST, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.classes import file_name_safe
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, DeviceError, InputError
+from edgeseg.manifest import MANIFEST
 from edgeseg.runtime.engine_key import DEVICE_FAMILIES
 from edgeseg.runtime.ssh_link import Answer, RemoteDevice, run_there
 from edgeseg.runtime.tar_stream import Member, archive, archive_size

@@ -14,12 +14,11 @@ from edgeseg.bundle import (
     StateLink,
     configuration_digest,
     file_sha256,
-    manifest_dict,
-    save_manifest,
 )
 from edgeseg.classes import CAMVID
 from edgeseg.config import UNCOMPENSATED, Compensation, Configuration
 from edgeseg.errors import ArtifactError, InputError
+from edgeseg.manifest import manifest_dict, save_manifest
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_manifest_is_refused_when_one_figure_changed(bundle):
 
 def edit(bundle: Bundle, change) -> None:
     """Change the manifest and give it the right checksum again, as an attacker would."""
-    from edgeseg import bundle as module
+    from edgeseg import manifest as module
 
     path = bundle.root / "manifest.json"
     values = json.loads(path.read_text())

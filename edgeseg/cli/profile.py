@@ -192,8 +192,8 @@ def _scored(
 def _check_can_grow(bundle: "Bundle") -> None:
     """Refuse a bundle whose manifest cannot be replaced before the scoring rather than after it."""
     from edgeseg.atomic import check_writable
-    from edgeseg.bundle import MANIFEST
     from edgeseg.errors import InputError
+    from edgeseg.manifest import MANIFEST
 
     manifest = bundle.root / MANIFEST
     try:

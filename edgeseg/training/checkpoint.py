@@ -14,9 +14,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgeseg.atomic import atomic_file
-from edgeseg.bundle import MANIFEST
 from edgeseg.classes import ClassSet
 from edgeseg.errors import ArtifactError, InputError
+from edgeseg.manifest import MANIFEST
 from edgeseg.models.cwm import generator_from_dict, swap_convolutions
 from edgeseg.models.reductions import add_auxiliary_decoder
 from edgeseg.models.registry import NETWORKS, build_network

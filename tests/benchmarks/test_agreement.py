@@ -11,11 +11,12 @@ import pytest
 
 from benchmarks import agreement as benchmark
 from benchmarks.compensation import Recording
-from edgeseg.bundle import Bundle, save_manifest
+from edgeseg.bundle import Bundle
 from edgeseg.classes import ClassSet
 from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.data.street import StreetDataset
 from edgeseg.errors import InputError
+from edgeseg.manifest import save_manifest
 from edgeseg.runtime.schedule import LATEST_FRAME, Schedule
 from edgeseg.shipped import bundle_path
 

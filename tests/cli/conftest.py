@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeseg.bundle import Bundle, save_manifest
+from edgeseg.bundle import Bundle
 from edgeseg.classes import ClassSet, distinct_colours
+from edgeseg.manifest import save_manifest
 
 _path = Path(__file__).parents[1] / "runtime" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("runtime_fixtures", _path)

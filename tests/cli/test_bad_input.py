@@ -32,7 +32,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper
 
-import edgeseg.bundle
+import edgeseg.manifest
 from edgeseg.cli import main
 from edgeseg.device_profile import DeviceProfile
 from support.small_disk import small_disk
@@ -109,12 +109,12 @@ def _write_bundles(root: Path) -> None:
     byte.write_bytes(bytes(content))
     outside = shutil.copytree(tiny, root / "outside.edgeseg") / "manifest.json"
     values = json.loads(outside.read_text().replace("plain_32x48.step.onnx", "../plain_32x48.step.onnx"))
-    outside.write_text(json.dumps({**values, "checksum": edgeseg.bundle._checksum(values)}))
+    outside.write_text(json.dumps({**values, "checksum": edgeseg.manifest._checksum(values)}))
     untested = shutil.copytree(tiny, root / "untested.edgeseg") / "manifest.json"
     values = json.loads(untested.read_text())
     for entry in values["configurations"]:
         entry["accuracy"] = None
-    untested.write_text(json.dumps({**values, "checksum": edgeseg.bundle._checksum(values)}))
+    untested.write_text(json.dumps({**values, "checksum": edgeseg.manifest._checksum(values)}))
     DeviceProfile("cpu", {}, "else", "0" * 64, 15.0, True, None, 1, (), "2026-01-01", "").save(root / "else.json")
     (root / "list.json").write_text("[1]")
 

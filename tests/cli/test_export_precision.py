@@ -9,10 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edgeseg.bundle import Bundle, save_manifest
+from edgeseg.bundle import Bundle
 from edgeseg.cli import main
 from edgeseg.cli.export_precision import precision_remarks
 from edgeseg.export.calibration import SteadyState
+from edgeseg.manifest import save_manifest
 
 EIGHT = ("--calib", "VIDEO", "--calib-images", "8")
 pytest.importorskip("modelopt", reason="INT8 and FP16 need the extra quant")

@@ -5,13 +5,14 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from edgeseg.bundle import MANIFEST, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.errors import InputError
 from edgeseg.export import bundle_writer, pipeline
 from edgeseg.export.bundle_writer import WeightStore
 from edgeseg.export.parity import ParityVideo
 from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.sweep import Grid, plan_grid
+from edgeseg.manifest import MANIFEST
 from edgeseg.runtime.session import Session
 from support.small_disk import small_disk
 

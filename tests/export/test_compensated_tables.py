@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgeseg.bundle import MANIFEST, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.classes import ClassSet
 from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.data.video import Video
@@ -22,6 +22,7 @@ from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.sweep import Grid, plan_grid
 from edgeseg.export.video_motion import Flow, VideoMotion, moving
 from edgeseg.export.video_pass import VideoPass, fit_labels
+from edgeseg.manifest import MANIFEST
 from edgeseg.metrics.confusion import ConfusionMatrix
 from edgeseg.metrics.latency_aware import OffsetScores, start_phases
 from edgeseg.runtime.compensation import Compensator

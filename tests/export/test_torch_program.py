@@ -104,7 +104,7 @@ def test_export_fails_and_leaves_nothing_when_a_program_differs_from_the_network
 
 
 def test_manifest_is_refused_when_a_role_has_no_program(make_source, tmp_path):
-    from edgeseg.bundle import save_manifest
+    from edgeseg.manifest import save_manifest
 
     bundle = export(make_source(2), tmp_path / "a.edgeseg")
     (entry,) = bundle.configurations

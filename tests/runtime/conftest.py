@@ -11,18 +11,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeseg.accuracy import Accuracy
-from edgeseg.bundle import (
-    Bundle,
-    BundleConfiguration,
-    FileRecord,
-    Graph,
-    StateLink,
-    configuration_digest,
-    file_sha256,
-    manifest_dict,
-)
+from edgeseg.bundle import Bundle, BundleConfiguration, FileRecord, Graph, StateLink, configuration_digest, file_sha256
 from edgeseg.classes import ClassSet
 from edgeseg.config import Configuration
+from edgeseg.manifest import manifest_dict
 
 SIZE_HW = (32, 48)
 CLASSES = ClassSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)), movable=("blue",))

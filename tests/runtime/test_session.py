@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from edgeseg.bundle import MANIFEST, Bundle
+from edgeseg.bundle import Bundle
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, DeviceError, InputError
+from edgeseg.manifest import MANIFEST
 from edgeseg.runtime.session import load
 
 

@@ -12,8 +12,9 @@ import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
 
-from edgeseg.bundle import Bundle, BundleConfiguration, FileRecord, Programs, file_sha256, save_manifest
+from edgeseg.bundle import Bundle, BundleConfiguration, FileRecord, Programs, file_sha256
 from edgeseg.cli import main
+from edgeseg.manifest import save_manifest
 from edgeseg.runtime.backends import cuda_driver, onnxruntime_gpu_backend
 from edgeseg.runtime.backends.base import usable_reason
 from edgeseg.runtime.backends.onnxruntime_gpu_backend import GpuRunner
