@@ -2,14 +2,19 @@
 
 import argparse
 import os
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmarks import adaptive as benchmark
 from benchmarks.compensation import Recording
+from edgeseg.bundle import Bundle
 from edgeseg.data.street import StreetDataset
+from edgeseg.manifest import save_manifest
 from edgeseg.runtime.result import Result
+from edgeseg.shipped import bundle_path
 
 FAST = "swiftnet_r18_268x360_w0.25_s4"
 
@@ -54,12 +59,18 @@ def test_the_row_is_that_of_the_median_round():
     assert (found["sLAmIoU"], found["quiet"], found["rounds"]) == (0.4, 0.2, [0.5, 0.3, 0.4])
 
 
-def test_each_contender_is_run_and_the_ladder_too(monkeypatch):
+@pytest.fixture
+def small_bundle(tmp_path) -> str:
+    """Folder of the shipped bundle with its configurations of the smallest size alone: rungs enough for a ladder."""
+    whole = Bundle.open(shutil.copytree(bundle_path("shipped:street"), tmp_path / "small.edgeseg"))
+    save_manifest(replace(whole, configurations=tuple(each for each in whole.configurations if "268x360" in each.name)))
+    return str(whole.root)
+
+
+def test_each_contender_is_run_and_the_ladder_too(small_bundle, monkeypatch):
     monkeypatch.setattr(benchmark, "SIZE_HW", (96, 128))
     before = os.sched_getaffinity(0)
-    options = argparse.Namespace(
-        bundle="shipped:street", configuration=[FAST], fps=10.0, phase_s=0.3, rounds=1, core=None
-    )
+    options = argparse.Namespace(bundle=small_bundle, configuration=[FAST], fps=10.0, phase_s=0.3, rounds=1, core=None)
     rows = benchmark.measure(options)
     assert {row["contender"] for row in rows} == {FAST, "adaptive"}
     assert all(0 < row["sLAmIoU"] < 1 for row in rows)
