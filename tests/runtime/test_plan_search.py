@@ -57,10 +57,11 @@ def objective(fps: float = 15.0) -> Objective:
 @pytest.mark.parametrize("fps", [10, 15, 22, 30])
 @pytest.mark.parametrize("whole_s", [0.06, 0.11, 0.19])
 def test_guided_search_comes_within_half_a_percent_with_a_fifth_of_the_measurements(fps, whole_s):
-    everything = search_plans("exhaustive", GRID, MadeUp(whole_s), objective(fps))
+    known = MadeUp(whole_s)
+    highest = max(objective(fps).best(known.tables(each), known.latencies_s(each))[0] for each in GRID.plans)
     device = MadeUp(whole_s)
     found = search_plans("guided", GRID, device, objective(fps))
-    assert found.best.lamiou >= 0.995 * everything.best.lamiou
+    assert 0.995 * highest <= found.best.lamiou <= highest
     assert len(device.measured) == len(found.trials) <= len(GRID) / 5
     assert len(device.scored) == found.scored < len(GRID) / 2
 
