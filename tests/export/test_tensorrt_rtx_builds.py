@@ -3,6 +3,7 @@
 A build needs no GPU, and its log says which layers compute in INT8 and FP16.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,9 @@ def vit_source(
     return TorchSource(facts, network, IMAGENET)
 
 
+@functools.cache
 def swiftnet_source(name: str = "swiftnet_r18", colour_order: str = "RGB", width: float = 0.125) -> TorchSource:
+    """One for all tests, because it keeps its last trace, from which all variants are cut."""
     torch.manual_seed(0)
     network = build_network(name, len(CLASSES), width=width)
     facts = SourceFacts("swiftnet", "swiftnet.py", CLASSES, input_frames=network.input_frames, logits_stride=4)
