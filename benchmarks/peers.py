@@ -46,7 +46,7 @@ from edgeseg.metrics.latency_aware import AccuracyTable
 from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.pick import pick
 from edgeseg.runtime.profiler import profile_bundle
-from edgeseg.runtime.session import usable_cores
+from edgeseg.runtime.threads import usable_cores
 from edgeseg.training.checkpoint import LoadedCheckpoint, load_checkpoint
 
 WARM_UP_ROUNDS = 3

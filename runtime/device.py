@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeseg.classes import file_name_safe
 from edgeseg.runtime.jetson.board_facts import board_facts
-from edgeseg.runtime.session import usable_cores
+from edgeseg.runtime.threads import usable_cores
 
 PROFILES_FOLDER = Path("profiles")
 """Where profiles are stored unless told otherwise, in the current folder."""

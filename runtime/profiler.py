@@ -20,7 +20,7 @@ from edgeseg.runtime.jetson.board_monitor import BoardMonitor, watched_board
 from edgeseg.runtime.optical_flow import flow_size_hw, unusable_reason
 from edgeseg.runtime.pick import rated_table
 from edgeseg.runtime.race import Contender, Race
-from edgeseg.runtime.session import checked_threads
+from edgeseg.runtime.threads import checked_threads
 
 SAMPLES = 60
 """Samples per candidate that stays to the end."""

@@ -1,6 +1,5 @@
 """A session: one configuration loaded on a device, with its state. `step(frame) -> labels`, `reset()`."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.backends.base import Runner, open_runner
 from edgeseg.runtime.loop_session import SessionEvents
 from edgeseg.runtime.schedule import CHOICES, LATEST_FRAME, Schedule
+from edgeseg.runtime.threads import checked_threads
 from edgeseg.shipped import bundle_path
 
 if TYPE_CHECKING:
@@ -317,23 +317,6 @@ def compensation_of(name: str) -> Compensation:
     if len(found) != 1:
         raise InputError(f"a loop moves labels in one way | got {name!r}, expected one compensation")
     return found[0]
-
-
-def checked_threads(threads: int | None) -> int:
-    """`threads`, or all usable cores for None.
-
-    Raises:
-        InputError: fewer than one, or far more than the machine has cores: each would be started and only take memory.
-    """
-    most = 4 * (os.cpu_count() or 1)
-    if threads is not None and not 1 <= threads <= most:
-        raise InputError(f"threads lies between 1 and {most} on this machine of {most // 4} cores | got {threads}")
-    return threads or usable_cores()
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kind(value: object) -> str:

@@ -105,7 +105,7 @@ def _bundle(
     from edgeseg.export.pipeline import ExportOptions, export_bundle
     from edgeseg.export.source import checkpoint_source
     from edgeseg.export.sweep import Grid, plan_grid, sweep_sizes
-    from edgeseg.runtime.session import usable_cores
+    from edgeseg.runtime.threads import usable_cores
 
     sources = [checkpoint_source(checkpoint_path(path)) for path in checkpoints or ("shipped:street",)]
     grid = Grid(sizes_hw=tuple(sweep_sizes(camera_size_hw)), labels_strides=(1, 4))

@@ -159,7 +159,7 @@ def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -
     )
     from edgeseg.runtime.backends.base import runner_class
     from edgeseg.runtime.plan_search import PlanGrid, planned_measurements
-    from edgeseg.runtime.session import checked_threads
+    from edgeseg.runtime.threads import checked_threads
     from edgeseg.shipped import checkpoint_path
 
     source = checkpoint_source(checkpoint_path(checkpoint))
