@@ -82,9 +82,10 @@ def cpu_clocks(root: Path = ROOT) -> dict[str, ClockRange]:
 
 
 def _range(folder: Path, least: str, most: str, now: str, *, unit: float) -> ClockRange | None:
-    values = [_number(folder / name) for name in (least, most, now)]
-    known = [value / unit for value in values if value is not None]
-    return ClockRange(*known) if len(known) == 3 else None
+    low, high, current = (_number(folder / name) for name in (least, most, now))
+    if low is None or high is None or current is None:
+        return None
+    return ClockRange(low / unit, high / unit, current / unit)
 
 
 def _hwmons(root: Path) -> Iterator[Path]:
