@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeseg.errors import DeviceError, EdgesegError
+from edgeseg.errors import DeviceError, EdgesegError, first_line
 from edgeseg.export.parity import fit_frame
 from edgeseg.export.wrapper import Preprocessing
 from edgeseg.optional import require
@@ -182,8 +182,7 @@ def build_peers(names: Sequence[str], network: DenseNetwork) -> tuple[dict[str, 
         except EdgesegError as error:
             missing[name] = str(error)
         except Exception as error:  # a peer's own failure is a result to report, not the end of the comparison
-            first_line = (str(error).strip() or repr(error)).splitlines()[0]
-            missing[name] = f"failed: {type(error).__name__}: {first_line[:200]}"
+            missing[name] = f"failed: {type(error).__name__}: {first_line(error)}"
     return ready, missing
 
 

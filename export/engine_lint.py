@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto
 
+from edgeseg.errors import first_line
 from edgeseg.export.rewrites.graph_index import GraphIndex
 from edgeseg.token_plan import TOPK_LIMIT
 
@@ -70,8 +71,8 @@ def lint_graph(model: onnx.ModelProto) -> list[Finding]:
     try:
         index = GraphIndex(model)
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        return [Finding("fixed shapes", "the graph", f"its shapes cannot be inferred ({reason})", "export it again")]
+        problem = f"its shapes cannot be inferred ({first_line(error)})"
+        return [Finding("fixed shapes", "the graph", problem, "export it again")]
     return [finding for rule in RULES.values() for finding in rule(index)]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, first_line
 
 IR_VERSION = 8
 """Written into every graph: what ONNX Runtime 1.12 and TensorRT 8.5 onwards read."""
@@ -42,7 +42,7 @@ def check_graph(model: ModelProto) -> ModelProto:
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise InputError(f"the ONNX checker refuses the graph ({str(error).splitlines()[0]})") from error
+        raise InputError(f"the ONNX checker refuses the graph ({first_line(error)})") from error
     for entry in (*model.graph.input, *model.graph.output):
         if not all(side.dim_value > 0 for side in entry.type.tensor_type.shape.dim):
             raise InputError(

@@ -8,7 +8,7 @@ import torch
 from onnx import ModelProto
 from torch import Tensor, nn
 
-from edgeseg.errors import EdgesegError, InputError
+from edgeseg.errors import EdgesegError, InputError, one_line
 from edgeseg.export.rewrites.graph_index import GraphIndex
 from edgeseg.export.torch_nodes import DTYPES, node_of
 from edgeseg.export.torch_operators import OPERATORS
@@ -83,12 +83,7 @@ def export_program(model: ModelProto) -> tuple[torch.export.ExportedProgram, Gra
         raise
     except Exception as error:
         raise InputError(
-            f"graph {model.graph.name} cannot be exported as a program of PyTorch ({one_line(error)}) | "
-            "leave torch out of --format"
+            f"graph {model.graph.name} cannot be exported as a program of PyTorch "
+            f"({type(error).__name__}: {one_line(error)}) | leave torch out of --format"
         ) from error
     return program, module
-
-
-def one_line(error: BaseException) -> str:
-    """What one of PyTorch's exceptions says, for a message of ours."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

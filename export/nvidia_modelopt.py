@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 import onnx
 
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, first_line
 from edgeseg.optional import require
 
 LIBRARIES = (
@@ -181,5 +181,4 @@ def _reported(verb: str) -> Iterator[None]:
                 f"{place} is full ({error.strerror}), where the graph is worked on | make room there, or name another "
                 "folder by the environment variable TMPDIR"
             ) from error
-        first_line = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(f"ModelOpt cannot {verb} the graph ({type(error).__name__}: {first_line})") from error
+        raise InputError(f"ModelOpt cannot {verb} the graph ({type(error).__name__}: {first_line(error)})") from error

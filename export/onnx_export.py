@@ -14,7 +14,7 @@ import torch
 from onnx import ModelProto, helper
 from torch import nn
 
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, first_line
 from edgeseg.export.graph_edit import check_graph, drop_output, fold_constants, fold_input_scale, rename_tensors
 from edgeseg.export.token_stages import recorded_stages
 from edgeseg.export.wrapper import CameraToLabels
@@ -70,9 +70,8 @@ def _trace(module: CameraToLabels, inputs: tuple[torch.Tensor, ...], names: list
         except InputError:
             raise
         except Exception as error:
-            first_line = (str(error).strip() or repr(error)).splitlines()[0]
             raise InputError(
-                f"the network cannot be exported to ONNX ({type(error).__name__}: {first_line}) | "
+                f"the network cannot be exported to ONNX ({type(error).__name__}: {first_line(error)}) | "
                 f"it must take a float image {(1, 3 * module.input_frames, *module.size_hw)} and have no control flow "
                 "that depends on values | export it to ONNX yourself and pass the .onnx file"
             ) from error

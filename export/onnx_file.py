@@ -1,7 +1,6 @@
 """Reading an ONNX file of somebody else's: what goes in, what comes out, and a copy at a fixed size."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto, TensorProto, helper, version_converter
 
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, first_line
 from edgeseg.export.graph_edit import fold_constants, shape_text
 from edgeseg.export.onnx_export import OPSET
 
@@ -171,9 +170,3 @@ def output_form(shape: Sequence[int], face: ModelFace, class_count: int, path: P
         f"{path}: output {face.output} does not have one channel per class | got {got} for {class_count} classes, "
         f"expected 1x{class_count}xhxw | check --classes, or choose another --output"
     )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without the code that ONNX Runtime puts before it."""
-    lines = str(error).strip().splitlines()
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", lines[0])[:300] if lines else repr(error)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
 
 from edgeseg.config import Configuration
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, first_line
 from edgeseg.export.graph_edit import check_graph, drop_output, fold_constants, fold_input_scale
 from edgeseg.export.onnx_export import IMAGE, LABELS, LOGITS
-from edgeseg.export.onnx_file import ModelFace, OutputForm, at_size, first_line, load_model, output_form, read_face
+from edgeseg.export.onnx_file import ModelFace, OutputForm, at_size, load_model, output_form, read_face
 from edgeseg.export.source import Source, SourceFacts
 from edgeseg.export.variant import Reference, Variant
 from edgeseg.export.wrapper import Preprocessing, labels_size

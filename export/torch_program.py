@@ -18,8 +18,8 @@ import torch
 from onnx import ModelProto
 
 from edgeseg.config import Configuration
-from edgeseg.errors import DeviceError, InputError
-from edgeseg.export.graph_module import GraphModule, export_program, one_line
+from edgeseg.errors import DeviceError, InputError, one_line
+from edgeseg.export.graph_module import GraphModule, export_program
 from edgeseg.export.variant import SavedPrograms, Variant
 from edgeseg.runtime.backends.exported_program import NAMES_FILE
 from edgeseg.runtime.backends.torch_library import import_torch_tensorrt, missing_gpu
@@ -119,8 +119,8 @@ def tensorrt_program(model: ModelProto) -> bytes:
             )
         except Exception as error:  # Torch-TensorRT raises plain exceptions of many kinds
             raise InputError(
-                f"graph {model.graph.name} cannot be compiled by Torch-TensorRT | {one_line(error)} | "
-                "leave torch-tensorrt out of --format"
+                f"graph {model.graph.name} cannot be compiled by Torch-TensorRT | "
+                f"{type(error).__name__}: {one_line(error)} | leave torch-tensorrt out of --format"
             ) from error
         return path.read_bytes()
 

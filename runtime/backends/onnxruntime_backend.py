@@ -7,14 +7,13 @@ Spinning for a short while (`session.intra_op.spin_duration_us`, 20 to 500) was 
 fastest tenth of the steps took 14.2 ms without, 14.7 to 20.8 ms with it, for 8 to 31 % more CPU time.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
 from edgeseg.bundle import BundleConfiguration
-from edgeseg.errors import ArtifactError, DeviceError
+from edgeseg.errors import ArtifactError, DeviceError, one_line
 from edgeseg.runtime.backends.base import Runner
 from edgeseg.runtime.backends.graph_contract import IMAGE, LABELS, GraphContract, GraphTensors, Tensor
 from edgeseg.runtime.backends.int8_products import keep_products_exact
@@ -69,7 +68,7 @@ class OnnxRuntimeRunner(Runner):
             self._run(plan)
         except Exception as error:  # ONNX Runtime raises its own classes and plain RuntimeError alike
             raise DeviceError(
-                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {_one_line(error)}"
+                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {one_line(error)}"
             ) from error
         self._step += 1
 
@@ -107,7 +106,7 @@ class OnnxRuntimeRunner(Runner):
             return ort.InferenceSession(str(path), options, providers=self._providers(role))
         except Exception as error:  # see infer_impl
             raise ArtifactError(
-                f"{path} cannot be loaded on {self.device} | {_one_line(error)} | "
+                f"{path} cannot be loaded on {self.device} | {one_line(error)} | "
                 "export the bundle again, or for a device that it runs on"
             ) from error
 
@@ -147,9 +146,3 @@ def _tensors(session: ort.InferenceSession) -> GraphTensors:
         for entries in (session.get_inputs(), session.get_outputs())
     )
     return GraphTensors(inputs, outputs)
-
-
-def _one_line(error: BaseException) -> str:
-    """The message of an ONNX Runtime exception without its line breaks and code prefix."""
-    text = " ".join(str(error).split())
-    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text)[:400]

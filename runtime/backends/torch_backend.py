@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgeseg.bundle import BundleConfiguration
-from edgeseg.errors import ArtifactError, DeviceError, EdgesegError
+from edgeseg.errors import ArtifactError, DeviceError, EdgesegError, one_line
 from edgeseg.runtime.backends.base import Runner
 from edgeseg.runtime.backends.exported_program import NAMES_FILE, read_program
 from edgeseg.runtime.backends.graph_contract import IMAGE, LABELS, GraphContract
@@ -184,7 +184,7 @@ class TorchRunner(Runner):
             raise
         except Exception as error:  # torch raises RuntimeError for most, out of memory too
             raise DeviceError(
-                f"{self.configuration.name} cannot be loaded on {self.device} | {_one_line(error)}"
+                f"{self.configuration.name} cannot be loaded on {self.device} | {one_line(error)}"
             ) from error
         self._plan, self._step = contract.plan, 0
         return self._steps.image.numpy()[0], self._steps.labels.numpy()[0]
@@ -196,7 +196,7 @@ class TorchRunner(Runner):
             self._steps.run(plan)
         except Exception as error:  # see activate_impl
             raise DeviceError(
-                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {_one_line(error)}"
+                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {one_line(error)}"
             ) from error
         self._step += 1
 
@@ -262,7 +262,3 @@ class TorchTensorrtRunner(TorchRunner):
             raise ArtifactError(
                 f"{path} is not a program of edgeseg ({error!r}) | export it again with --format torch-tensorrt"
             ) from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from edgeseg.errors import InputError
+from edgeseg.errors import InputError, first_line
 
 KINDS = ("safetensors", "torch", "npz")
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict", "state_dict_ema", "network")
@@ -106,8 +106,8 @@ def _torch_reason(error: Exception) -> str:
             f"holds a pickled object ({asked[1]}), which is not read: it could run code | save its tensors alone "
             "where the file comes from, torch.save(network.state_dict(), ...), and import that"
         )
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"not a whole PyTorch, npz or safetensors file ({first[:120]}) | it is truncated, damaged or something else"
+    said = first_line(error)[:120]
+    return f"not a whole PyTorch, npz or safetensors file ({said}) | it is truncated, damaged or something else"
 
 
 def _state_dict_of(content: Any) -> Iterator[tuple[str, Tensor]]:
