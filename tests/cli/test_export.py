@@ -46,12 +46,12 @@ def test_json_is_the_only_thing_on_stdout(checkpoint, video, tmp_path):
 
 def test_programs_beside_the_graphs_run_on_torch_and_are_told_about(checkpoint, video, tmp_path):
     out = tmp_path / "a.edgeseg"
-    text = run("export", checkpoint, "--out", out, "--format", "onnx,torch")
+    text = run("export", checkpoint, "--out", out, "--format", "onnx,torch", "--threads", 1)
     (line,) = [line for line in text.splitlines() if line.startswith("programs: ")]
     assert line.startswith("programs: torch for 1 of 1, labels agree on ")
     assert line.removeprefix("programs: ") in run("info", out)
     name = Bundle.open(out).configurations[0].name
-    options = ("--configuration", name, "--source", video, "--no-pace", "--json")
+    options = ("--configuration", name, "--source", video, "--no-pace", "--threads", 1, "--json")
     assert json.loads(run("run", out, "--device", "torch:cpu", *options))["results"] == 22
 
 
