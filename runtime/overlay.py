@@ -37,7 +37,8 @@ def overlay(
     colours = cv2.applyColorMap(np.ascontiguousarray(labels), classes.palette_rgb[:, None])
     blended = cv2.addWeighted(frame_rgb, 1 - opacity, colours, opacity, 0)
     shown = frame_rgb.copy()
-    cv2.copyTo(blended, cv2.compare(labels, len(classes), cv2.CMP_LT), shown)
+    has_class = cv2.compare(labels, len(classes), cv2.CMP_LT)  # type: ignore[call-overload]
+    cv2.copyTo(blended, has_class, shown)
     if legend:
         _draw_legend(shown, labels, classes)
     return shown
