@@ -118,7 +118,7 @@ def test_pausing_that_does_not_fit_is_refused(square_root: Path, tmp_path: Path,
     assert not (tmp_path / "out").exists()
 
 
-def test_shipped_recipe_pauses_as_the_source_does() -> None:
+def test_shipped_recipe_pauses_at_the_layers_of_the_source_and_also_where_little_pauses() -> None:
     pausing = load_recipe("street-vit").pausing
     assert pausing is not None
-    assert (pausing.layers, pausing.proportions, pausing.aux_weight) == ((3, 4, 5, 6, 7, 8, 9), (0.2, 0.8), 0.1)
+    assert (pausing.layers, pausing.proportions, pausing.aux_weight) == ((3, 4, 5, 6, 7, 8, 9), (0.02, 0.8), 0.1)

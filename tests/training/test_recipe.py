@@ -58,7 +58,7 @@ def test_override_takes_the_type_of_its_key(override: str, value: object) -> Non
     [
         ("optimiser.stepz=1", r"unknown key optimiser.stepz \| known: optimiser.name, optimiser.steps"),
         ("optimizer.steps=1", r"unknown key optimizer \| known: name, data"),
-        ("steps=1", r"unknown key steps \| known: name, .* \| did you mean optimiser.steps\?"),
+        ("steps=1", r"unknown key steps \| known: name, .* \| did you mean optimiser.steps or qat.steps\?"),
         ("optimiser.steps=many", r"optimiser.steps is of type int \| got 'many'"),
         ("optimiser.steps=true", r"optimiser.steps is of type int \| got True"),
         ("optimiser.name=adam", r"unknown optimiser.name 'adam' \| known: adamw, sgd"),
