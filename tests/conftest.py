@@ -1,5 +1,6 @@
 """Options and fixtures that every test may use."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=str(REPOSITORY.parent / "shared" / "data" / "camvid"),
         help="folder of the CamVid data set; tests on real video skip without it",
     )
+
+
+def pytest_configure() -> None:
+    # A shell starts what runs in its background deaf to SIGINT, and so would be the commands that tests interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
