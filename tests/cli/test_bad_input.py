@@ -192,7 +192,7 @@ MISTAKES = {
         (f"run {{place}}/byte.edgeseg --source street {PLAIN}", "plain_32x48.step.onnx is damaged"),
         (f"run {{place}}/tiny.edgeseg --source {{place}}/empty.mp4 {PLAIN}", "empty.mp4 cannot be opened as a video"),
         (f"run {{place}}/tiny.edgeseg --source 77 {PLAIN}", "camera 77 cannot be opened | is it connected"),
-        (f"run {{place}}/tiny.edgeseg --source http://127.0.0.1:9/a {PLAIN}", "cannot be opened (Connection refused) |"),
+        (f"run {{place}}/tiny.edgeseg --source http://127.0.0.1:9/a {PLAIN}", "cannot be opened (Connection refused)"),
         (f"run {{place}}/tiny.edgeseg --source street:32x48@15 --fps 5 {PLAIN}", "street:32x48@15 and --fps 5"),
         (f"run {{place}}/tiny.edgeseg --source {{place}}/good.avi {PLAIN} --save {{place}}/good.avi", "the same file"),
         (f"run {{place}}/tiny.edgeseg --source street {PLAIN} --save a --json-lines a", "--json-lines are the same"),
