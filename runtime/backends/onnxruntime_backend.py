@@ -13,10 +13,10 @@ import numpy as np
 import onnxruntime as ort
 
 from edgeseg.bundle import BundleConfiguration
-from edgeseg.errors import ArtifactError, DeviceError, one_line
-from edgeseg.runtime.backends.base import Runner
+from edgeseg.errors import ArtifactError, one_line
 from edgeseg.runtime.backends.graph_contract import IMAGE, LABELS, GraphContract, GraphTensors, Tensor
 from edgeseg.runtime.backends.int8_products import keep_products_exact
+from edgeseg.runtime.backends.planned_runner import PlannedRunner
 from edgeseg.runtime.state import Slot, StepPlan
 
 _DTYPES = {
@@ -32,7 +32,7 @@ _SILENT = 4
 """Log level that leaves failures to our exceptions."""
 
 
-class OnnxRuntimeRunner(Runner):
+class OnnxRuntimeRunner(PlannedRunner):
     """One inference session per role. State buffers lie on the device and are only ever handed on by address."""
 
     provider: str
@@ -41,7 +41,6 @@ class OnnxRuntimeRunner(Runner):
 
     def __init__(self, root: Path, configuration: BundleConfiguration, device: str, threads: int) -> None:
         super().__init__(root, configuration, device, threads)
-        self._step = 0
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._slots: dict[Slot, ort.OrtValue] = {}
         self._bindings: dict[StepPlan, ort.IOBinding] = {}
@@ -49,7 +48,7 @@ class OnnxRuntimeRunner(Runner):
     def activate_impl(self) -> tuple[np.ndarray, np.ndarray]:
         self._sessions = {role: self._load(role) for role in self.configuration.graphs}
         contract = GraphContract(self.configuration, {role: _tensors(each) for role, each in self._sessions.items()})
-        self._plan = contract.plan
+        self._follow(contract.plan)
         self._slots = {
             slot: ort.OrtValue.ortvalue_from_shape_and_type(
                 tensor.shape, tensor.dtype.type, self.memory, self._device_index
@@ -59,21 +58,7 @@ class OnnxRuntimeRunner(Runner):
         }
         image, labels = np.zeros(contract.image_shape, np.uint8), np.zeros(contract.labels_shape, np.uint8)
         self._bindings = {plan: self._bind(plan, image, labels) for plan in self._plan.distinct}
-        self._step = 0
         return image[0], labels[0]
-
-    def infer_impl(self) -> None:
-        plan = self._plan.at(self._step)
-        try:
-            self._run(plan)
-        except Exception as error:  # ONNX Runtime raises its own classes and plain RuntimeError alike
-            raise DeviceError(
-                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {one_line(error)}"
-            ) from error
-        self._step += 1
-
-    def reset_impl(self) -> None:
-        self._step = 0
 
     def deactivate_impl(self) -> None:
         # Bindings hold the addresses of the buffers, so they go first.
@@ -82,7 +67,6 @@ class OnnxRuntimeRunner(Runner):
         self._sessions.clear()
 
     def _run(self, plan: StepPlan) -> None:
-        """From the image buffer to the labels buffer."""
         self._sessions[plan.role].run_with_iobinding(self._bindings[plan])
 
     def _providers(self, role: str) -> list:

@@ -9,26 +9,27 @@ from edgeseg.bundle import BundleConfiguration
 from edgeseg.classes import file_name_safe
 from edgeseg.errors import DeviceError
 from edgeseg.runtime.backends import cuda_driver
-from edgeseg.runtime.backends.base import Runner
 from edgeseg.runtime.backends.device_memory import memory_problem, open_memory
 from edgeseg.runtime.backends.graph_contract import GraphContract
 from edgeseg.runtime.backends.kernel_cache import KernelCache
+from edgeseg.runtime.backends.planned_runner import PlannedRunner
 from edgeseg.runtime.backends.tensorrt_library import library_problem, load_library
 from edgeseg.runtime.backends.tensorrt_steps import EngineSteps
 from edgeseg.runtime.engine_cache import engine_folder, find_engine
 from edgeseg.runtime.engine_key import DEVICE_FAMILIES, EngineHost
+from edgeseg.runtime.state import StepPlan
 
 
-class TensorrtRunner(Runner):
+class TensorrtRunner(PlannedRunner):
     """`tensorrt:N`: TensorRT 10.0 to 11.x."""
 
     family = "tensorrt"
     """First part of the device string."""
+    failures = (DeviceError,)
 
     def __init__(self, root: Path, configuration: BundleConfiguration, device: str, threads: int) -> None:
         super().__init__(root, configuration, device, threads)
         self._steps: EngineSteps | None = None
-        self._step = 0
 
     @staticmethod
     def usable(device: str) -> str | None:
@@ -59,28 +60,16 @@ class TensorrtRunner(Runner):
         tensors = steps.load({role: record.read() for role, record in records.items()}, options)
         contract = GraphContract(self.configuration, tensors)
         image, labels = steps.prepare(contract, mapped=gpu.is_integrated)
-        self._plan = contract.plan
-        self._step = 0
+        self._follow(contract.plan)
         return image[0], labels[0]
 
     def _kernels(self, file: str) -> KernelCache | None:
         """Where kernels are kept that the library compiles at load: TensorRT has them in its engines."""
         return None
 
-    def infer_impl(self) -> None:
+    def _run(self, plan: StepPlan) -> None:
         assert self._steps is not None
-        plan = self._plan.at(self._step)
-        try:
-            self._steps.run(plan)
-        except DeviceError as error:
-            raise DeviceError(
-                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {error}"
-            ) from error
-        self._step += 1
-
-    def reset_impl(self) -> None:
-        # The first step reads no state, and each later one what the step before it wrote.
-        self._step = 0
+        self._steps.run(plan)
 
     def deactivate_impl(self) -> None:
         steps, self._steps = self._steps, None

@@ -16,9 +16,9 @@ import numpy as np
 
 from edgeseg.bundle import BundleConfiguration
 from edgeseg.errors import ArtifactError, DeviceError, EdgesegError, one_line
-from edgeseg.runtime.backends.base import Runner
 from edgeseg.runtime.backends.exported_program import NAMES_FILE, read_program
 from edgeseg.runtime.backends.graph_contract import IMAGE, LABELS, GraphContract
+from edgeseg.runtime.backends.planned_runner import PlannedRunner
 from edgeseg.runtime.backends.torch_library import import_torch, import_torch_tensorrt, missing, missing_gpu
 from edgeseg.runtime.backends.torch_programs import CompiledProgram, OperatorProgram, Program
 from edgeseg.runtime.state import Slot, StepPlan
@@ -154,14 +154,13 @@ def _tuned(torch: Any) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-class TorchRunner(Runner):
+class TorchRunner(PlannedRunner):
     """Devices `torch:cpu` and `torch:0`: programs of the form `torch`."""
 
     form = "torch"
 
     def __init__(self, root: Path, configuration: BundleConfiguration, device: str, threads: int) -> None:
         super().__init__(root, configuration, device, threads)
-        self._step = 0
         self._steps: Steps | None = None
 
     @staticmethod
@@ -186,22 +185,12 @@ class TorchRunner(Runner):
             raise DeviceError(
                 f"{self.configuration.name} cannot be loaded on {self.device} | {one_line(error)}"
             ) from error
-        self._plan, self._step = contract.plan, 0
+        self._follow(contract.plan)
         return self._steps.image.numpy()[0], self._steps.labels.numpy()[0]
 
-    def infer_impl(self) -> None:
+    def _run(self, plan: StepPlan) -> None:
         assert self._steps is not None
-        plan = self._plan.at(self._step)
-        try:
-            self._steps.run(plan)
-        except Exception as error:  # see activate_impl
-            raise DeviceError(
-                f"{self.configuration.name}: graph {plan.role} failed on {self.device} | {one_line(error)}"
-            ) from error
-        self._step += 1
-
-    def reset_impl(self) -> None:
-        self._step = 0
+        self._steps.run(plan)
 
     def deactivate_impl(self) -> None:
         self._steps = None
