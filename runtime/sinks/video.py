@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import struct
+from abc import abstractmethod
 from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -64,8 +65,9 @@ class OverlayVideo(Sink):
         picture = overlay(frame_rgb, labels, self._classes)
         return picture if picture.shape[:2] == self._size_hw else cv2.resize(picture, (width, height))
 
+    @abstractmethod
     def _show(self, picture_rgb: np.ndarray, times: int) -> None:
-        raise NotImplementedError
+        """Write a picture, uint8 `(H, W, 3)` RGB of the video's size, for so many frames."""
 
 
 class H264Video(OverlayVideo):

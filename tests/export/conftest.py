@@ -12,6 +12,8 @@ from torch import nn
 from edgeseg.classes import ClassSet
 from edgeseg.data.folder import FolderDataset
 from edgeseg.export.accuracy import EvaluationData
+from edgeseg.export.cached_video import CachedVideo, FrameCache
+from edgeseg.export.calibration_frames import CalibrationSource
 from edgeseg.export.source import SourceFacts, TorchSource
 from edgeseg.export.wrapper import Preprocessing
 
@@ -106,3 +108,13 @@ def video_data(video_root: Path) -> EvaluationData:
 def frames_rgb() -> list[np.ndarray]:
     """21 random frames, uint8 `(48, 64, 3)`."""
     return list(np.random.default_rng(1).integers(0, 256, (21, *SIZE_HW, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def squares(video_root):
+    """Calibration video: that of `video_root`, which is also scored."""
+    cache = FrameCache(8 << 20)
+    videos = FolderDataset(video_root).videos("val")
+    return CalibrationSource(
+        "squares", "val", tuple(CachedVideo(video, cache) for video in videos), 8, also_scored=True
+    )

@@ -7,12 +7,9 @@ import torch
 from torch import nn
 
 from edgeseg.bundle import Bundle
-from edgeseg.data.folder import FolderDataset
 from edgeseg.errors import InputError, MissingPackageError, ParityError
 from edgeseg.export import pipeline, precision_loss, quantize
-from edgeseg.export.cached_video import CachedVideo, FrameCache
 from edgeseg.export.calibration_cache import CalibrationCache
-from edgeseg.export.calibration_frames import CalibrationSource
 from edgeseg.export.lower_precision import PrecisionOptions
 from edgeseg.export.parity import ParityVideo
 from edgeseg.export.pipeline import ExportOptions, export_bundle
@@ -45,15 +42,6 @@ class Fcn(nn.Module):
 def _own_parity_frames(monkeypatch, frames_rgb):
     """Parity on noise where a test gives no data, without the simulator's start."""
     monkeypatch.setattr(pipeline, "parity_video", lambda dataset, split: ParityVideo("noise", tuple(frames_rgb[:12])))
-
-
-@pytest.fixture
-def squares(video_root) -> CalibrationSource:
-    cache = FrameCache(8 << 20)
-    videos = FolderDataset(video_root).videos("val")
-    return CalibrationSource(
-        "squares", "val", tuple(CachedVideo(video, cache) for video in videos), 8, also_scored=True
-    )
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from edgeseg.data.folder import FolderDataset
 from edgeseg.errors import ParityError
 from edgeseg.export import pipeline, precision_loss, quantize
 from edgeseg.export.accuracy import EvaluationData
-from edgeseg.export.cached_video import CachedVideo, FrameCache
 from edgeseg.export.calibration import SteadyState
-from edgeseg.export.calibration_frames import CalibrationSource
 from edgeseg.export.graph_runner import GraphRunner
 from edgeseg.export.kept_layers import layer_name
 from edgeseg.export.lower_precision import Lowering, PrecisionOptions
@@ -101,23 +99,14 @@ def data(video_root, requests_of):
 
 
 @pytest.fixture
-def calibration(video_root):
-    cache = FrameCache(8 << 20)
-    videos = FolderDataset(video_root).videos("val")
-    return CalibrationSource(
-        "squares", "val", tuple(CachedVideo(video, cache) for video in videos), 8, also_scored=True
-    )
-
-
-@pytest.fixture
-def export(data, calibration, tmp_path):
+def export(data, squares, tmp_path):
     """`export(requests, max_drop, progress)` by `max`, which outliers spoil most."""
 
     def run(requests, max_drop=0.1, progress=None):
         precision = PrecisionOptions("max", max_drop)
         options = ExportOptions(max_offset=0, threads=1, compensations=(), precision=precision)
         return export_bundle(
-            requests, tmp_path / "a.edgeseg", data=data, calibration=calibration, options=options, progress=progress
+            requests, tmp_path / "a.edgeseg", data=data, calibration=squares, options=options, progress=progress
         )
 
     return run
@@ -155,9 +144,9 @@ def test_kept_layer_of_a_masked_network_is_float_in_all_its_phases(export, reque
         assert SPOILT not in " ".join(layers)
 
 
-def test_costs_rank_the_spoilt_layers_first(requests_of, calibration):
+def test_costs_rank_the_spoilt_layers_first(requests_of, squares):
     (request,) = requests_of(spoilt=(2, 6))
-    lowering, steady = lowered(request, calibration)
+    lowering, steady = lowered(request, squares)
     ranking = rank_layers(lowering.base, lowering.calibrated, steady, len(CLASSES))
     assert set(ranking.worst(2)) == {"body.2", "body.6"}
     costs = list(ranking.costs.values())
@@ -166,11 +155,11 @@ def test_costs_rank_the_spoilt_layers_first(requests_of, calibration):
     assert ranking.images == 8
 
 
-def test_ranking_is_the_same_every_time(requests_of, calibration):
+def test_ranking_is_the_same_every_time(requests_of, squares):
     (request,) = requests_of(0.25)
     rankings = []
     for _ in range(2):
-        lowering, steady = lowered(request, calibration)
+        lowering, steady = lowered(request, squares)
         rankings.append(rank_layers(lowering.base, lowering.calibrated, steady, len(CLASSES)))
     assert list(rankings[0].costs.items()) == list(rankings[1].costs.items())
     assert rankings[0].images == RANKED_IMAGES
