@@ -2,33 +2,31 @@
 
 import contextlib
 import socket
-import threading
-from types import TracebackType
 
 import cv2
 import numpy as np
+
+from support.loopback_server import LoopbackServer
 
 _HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
 _BUSY = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 
-class MjpegServer:
+class MjpegServer(LoopbackServer):
     """Everybody who is connected gets what is sent; between two calls of `send` the camera stalls.
 
     `refuses` makes it answer new connections with 503; `connections` counts those it has accepted so far.
     """
 
     def __init__(self) -> None:
+        super().__init__("mjpeg-server")
         self.refuses = False
         self.connections = self.refusals = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self._clients: list[socket.socket] = []
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._accept, name="mjpeg-server", daemon=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}/camera.mjpg"
+        return f"http://127.0.0.1:{self.port}/camera.mjpg"
 
     def send(self, picture: np.ndarray | bytes) -> None:
         """One part of the stream: a picture, uint8 `(H, W, 3)` RGB, or any bytes in its place."""
@@ -54,40 +52,14 @@ class MjpegServer:
 
     def wait_for_connections(self, count: int) -> None:
         """Wait until so many have been accepted since the start; fails after ten seconds."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.connections >= count, timeout=10), self.connections
+        self._wait_for(lambda: self.connections >= count, lambda: self.connections)
 
     def wait_for_refusals(self, count: int) -> None:
         """The same of those that were refused."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.refusals >= count, timeout=10), self.refusals
+        self._wait_for(lambda: self.refusals >= count, lambda: self.refusals)
 
-    def __enter__(self) -> "MjpegServer":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Closing alone does not wake an accept() on another thread.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(5)
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with contextlib.suppress(OSError):
-                self._greet(client)
-
-    def _greet(self, client: socket.socket) -> None:
+    def _talk(self, client: socket.socket) -> None:
         client.settimeout(5)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = b""
         while b"\r\n\r\n" not in request:
             received = client.recv(4096)

@@ -3,9 +3,9 @@
 import contextlib
 import socket
 import struct
-import threading
 from collections.abc import Iterable
-from types import TracebackType
+
+from support.loopback_server import LoopbackServer
 
 MTU = 1400
 _SDP = (
@@ -14,22 +14,20 @@ _SDP = (
 )
 
 
-class RtspServer:
+class RtspServer(LoopbackServer):
     """One client at a time, which gets what is sent once it plays. The stream needs its parameter sets in the band."""
 
     def __init__(self, fps: int = 25) -> None:
+        super().__init__("rtsp-server")
         self._fps = fps
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self._client: socket.socket | None = None
         self._sequence = 0
-        self._changed = threading.Condition()
         self.plays = 0
         """How many clients have begun to play so far."""
-        self._thread = threading.Thread(target=self._serve, name="rtsp-server", daemon=True)
 
     @property
     def url(self) -> str:
-        return f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}/camera"
+        return f"rtsp://127.0.0.1:{self.port}/camera"
 
     def send(self, access_unit: bytes, time_90khz: int) -> None:
         """One picture as H.264 in Annex B form, shown at `time_90khz`."""
@@ -49,42 +47,20 @@ class RtspServer:
 
     def wait_for_plays(self, count: int) -> None:
         """Wait until so many clients have begun to play; fails after ten seconds."""
-        with self._changed:
-            assert self._changed.wait_for(lambda: self.plays >= count, timeout=10), self.plays
-
-    def __enter__(self) -> "RtspServer":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # Closing alone does not wake an accept() on another thread.
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.cut()
-        self._thread.join(5)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with client, contextlib.suppress(OSError):
-                self._talk(client)
-            with self._changed:
-                self._client = None
+        self._wait_for(lambda: self.plays >= count, lambda: self.plays)
 
     def _talk(self, client: socket.socket) -> None:
         received = b""
-        while chunk := client.recv(4096):
-            received += chunk
-            while b"\r\n\r\n" in received:
-                request, received = received.split(b"\r\n\r\n", 1)
-                self._answer(client, request.decode("latin-1"))
+        try:
+            with client:
+                while chunk := client.recv(4096):
+                    received += chunk
+                    while b"\r\n\r\n" in received:
+                        request, received = received.split(b"\r\n\r\n", 1)
+                        self._answer(client, request.decode("latin-1"))
+        finally:
+            with self._changed:
+                self._client = None
 
     def _answer(self, client: socket.socket, request: str) -> None:
         # RTCP reports of the client, which come between its requests, are read over.
