@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from edgeseg.cli import main
 from support.mjpeg_server import MjpegServer
+from support.repeating import repeating
 from support.waiting import until
 
 PLAIN = ("--configuration", "plain_32x48", "--threads", "1")
@@ -22,18 +23,9 @@ PLAIN = ("--configuration", "plain_32x48", "--threads", "1")
 def filming():
     """A camera that gives fifty pictures a second."""
     pytest.importorskip("av")
-    done = threading.Event()
-    with MjpegServer() as server:
-
-        def film() -> None:
-            while not done.wait(0.02):
-                server.send(np.full((32, 48, 3), (200, 0, 0), np.uint8))
-
-        thread = threading.Thread(target=film)
-        thread.start()
+    red = np.full((32, 48, 3), (200, 0, 0), np.uint8)
+    with MjpegServer() as server, repeating(lambda number: server.send(red), every_s=0.02):
         yield server
-        done.set()
-        thread.join()
 
 
 def test_run_goes_on_when_the_camera_is_lost_and_tells_of_it_in_json(bundle, filming, tmp_path):

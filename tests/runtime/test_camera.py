@@ -18,6 +18,7 @@ from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.session import load
 from edgeseg.runtime.source import SourceCounts
 from support.mjpeg_server import MjpegServer, jpeg
+from support.repeating import repeating
 from support.waiting import threads_of_loops, until
 
 SIZE_HW = (32, 48)
@@ -38,19 +39,8 @@ def server():
 @contextmanager
 def sending(server: MjpegServer, level: int, size_hw: tuple[int, int] = SIZE_HW):
     """The same picture again and again, as a camera gives it: who opens a stream looks at several of them first."""
-    done = threading.Event()
-
-    def send() -> None:
-        while not done.wait(0.01):
-            server.send(picture(level, size_hw))
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with repeating(lambda number: server.send(picture(level, size_hw)), every_s=0.01):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import errno
 import json
 import struct
-import threading
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from edgeseg.errors import InputError, SourceError
 from edgeseg.runtime.camera_report import examine_camera
 from edgeseg.runtime.v4l2_modes import CameraMode, v4l2_modes
 from support.mjpeg_server import MjpegServer
+from support.repeating import repeating
 
 SIZES = {b"MJPG": [(640, 480), (1280, 720)], b"YUYV": [(640, 480)]}
 PERIODS = {(640, 480): [(1, 60), (1, 30)], (1280, 720): [(1001, 30000)]}
@@ -81,20 +81,12 @@ def test_a_file_is_no_camera():
 def filming():
     """A camera that gives fifty pictures a second, and a damaged one now and then."""
     pytest.importorskip("av")
-    done = threading.Event()
-    with MjpegServer() as server:
-
-        def film() -> None:
-            number = 0
-            while not done.wait(0.02):
-                number += 1
-                server.send(b"garbage" * 30 if number % 20 == 0 else np.full((32, 48, 3), 99, np.uint8))
-
-        thread = threading.Thread(target=film)
-        thread.start()
+    grey = np.full((32, 48, 3), 99, np.uint8)
+    with (
+        MjpegServer() as server,
+        repeating(lambda number: server.send(b"garbage" * 30 if number % 20 == 19 else grey), every_s=0.02),
+    ):
         yield server
-        done.set()
-        thread.join()
 
 
 def test_rate_size_and_age_of_a_stream_are_measured(filming):

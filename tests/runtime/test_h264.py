@@ -10,6 +10,7 @@ import pytest
 from edgeseg.errors import SourceError
 from edgeseg.runtime.camera import Reconnection, open_camera
 from edgeseg.runtime.source import SourceCounts, open_source
+from support.repeating import repeating
 from support.rtsp_server import RtspServer
 from support.waiting import until
 
@@ -67,21 +68,9 @@ def test_a_file_that_is_cut_off_before_its_index_is_refused(tmp_path):
 @contextmanager
 def playing(server: RtspServer, level: int):
     """The camera films one brightness, at 50 pictures a second, to whoever plays."""
-    done, encoder = threading.Event(), Encoder(SIZE_HW)
-
-    def send() -> None:
-        number = 0
-        while not done.wait(0.02):
-            server.send(encoder.encode(picture(level)), 3600 * number)
-            number += 1
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    encoder = Encoder(SIZE_HW)
+    with repeating(lambda number: server.send(encoder.encode(picture(level)), 3600 * number), every_s=0.02):
         yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def read_until(source, level: int):
