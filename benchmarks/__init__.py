@@ -1,0 +1,2 @@
+# Comes before any other library: see there.
+import edgeseg  # noqa: F401

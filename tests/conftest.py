@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import edgeseg  # noqa: F401  (before any test loads ONNX Runtime: see there)
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
