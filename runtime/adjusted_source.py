@@ -50,6 +50,9 @@ class AdjustedSource(Source):
         labels = self._source.labels(index)
         return None if labels is None else self._turned(labels)
 
+    def has_labels(self, index: int) -> bool:
+        return self._source.has_labels(index)
+
     def captured_at_s(self, index: int) -> float | None:
         return self._source.captured_at_s(index)
 

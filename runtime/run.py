@@ -1,32 +1,29 @@
 """One recorded run of the loop: overlay video, a line of JSON per result, the score against labels."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import numpy as np
-
 from edgeseg.classes import ClassSet
 from edgeseg.config import Compensation
-from edgeseg.metrics.confusion import Scores
-from edgeseg.metrics.streaming import Publication, streaming_offsets, streaming_scores
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.loop_session import LoopSession
-from edgeseg.runtime.overlay import resize_labels
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.run_log import logged_every
 from edgeseg.runtime.sinks import JsonLines, Sink, SinkSummary, overlay_video, sinking
 from edgeseg.runtime.sinks.threads import BREAK_OFF_S
 from edgeseg.runtime.source import Source
+from edgeseg.runtime.streaming_score import StreamingScore, StreamingScores
 
 if TYPE_CHECKING:
     from edgeseg.runtime.viewer import Viewer
 
-SCORE_BYTES = 512 << 20
-"""Label maps kept for the score; a longer run is scored up to there."""
+SCORED_WITHIN_S = 1.0
+"""After a Ctrl-C frames are scored up to then: the process ends within two seconds."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,8 @@ class RunReport:
     otherwise than the pick assumed, or nothing was picked."""
     scored_frames: int
     """Camera frames that were scored."""
+    frames_with_labels: int
+    """Camera frames that could have been scored: more after a Ctrl-C, which leaves no time for all of them."""
     video: Path | None
     interruption: KeyboardInterrupt | None = None
     """The Ctrl-C that ended the loop."""
@@ -57,6 +56,7 @@ class RunReport:
             "slamiou_after_first": self.slamiou_after_first,
             "predicted_slamiou": self.predicted_slamiou,
             "scored_frames": self.scored_frames,
+            "frames_with_labels": self.frames_with_labels,
             "video": None if self.video is None else str(self.video),
             "sinks": [vars(sink) for sink in self.sinks],
         }
@@ -83,7 +83,7 @@ def run_loop(
 
     Scoring happens after the loop, so that it takes no time from it: labels are read again, and sLAmIoU is counted over
     all camera frames from the first to the last published one. It needs a paced source with labels of the session's
-    classes.
+    classes. After a Ctrl-C there is time for some of the frames only, spread evenly over the run.
 
     Args:
         classes: the bundle's classes.
@@ -99,13 +99,14 @@ def run_loop(
     Raises:
         The first failure of a stage or sink; what the sinks had written is kept, but for a video in MPEG-4.
         KeyboardInterrupt: Ctrl-C before the first result, or a second one. After a result the first one ends the loop
-            as the source's end does, and is in the report. Of a subclass, such as the command line raises at SIGTERM,
-            it ends the run at once: nothing is scored then.
+            as the source's end does, or the scoring, and is in the report. Of a subclass, such as the command line
+            raises at SIGTERM, it ends the run at once: nothing is scored then.
     """
     marked = (session.compensation if compensation is None else compensation).mark_invalid
-    score = _StreamingScore(source, classes, marked=marked)
+    score = StreamingScore(source, classes, marked=marked)
     first: Result | None = None
     interruption: KeyboardInterrupt | None = None
+    interrupted_at_s = math.inf
     path = None if save is None else Path(save)
     chosen = list(sinks)
     if path is not None:
@@ -136,13 +137,23 @@ def run_loop(
         except KeyboardInterrupt as error:
             if first is None:
                 raise
-            interruption = error
+            interruption, interrupted_at_s = error, time.monotonic()
         loop.stop()
         sunk.finish(None if interruption is None else BREAK_OFF_S)
     is_terminated = interruption is not None and type(interruption) is not KeyboardInterrupt
-    slamiou, after_first, scored_frames = (None, None, 0) if is_terminated else score.finish()
+    scored = StreamingScores() if is_terminated else score.finish(interrupted_at_s + SCORED_WITHIN_S)
+    if interruption is not None and scored.interruption is not None:
+        raise scored.interruption
     return RunReport(
-        loop.summary, slamiou, after_first, _predicted(loop), scored_frames, path, interruption, sunk.summaries
+        summary=loop.summary,
+        slamiou=scored.slamiou,
+        slamiou_after_first=scored.slamiou_after_first,
+        predicted_slamiou=_predicted(loop),
+        scored_frames=scored.scored_frames,
+        frames_with_labels=scored.frames_with_labels,
+        video=path,
+        interruption=interruption or scored.interruption,
+        sinks=sunk.summaries,
     )
 
 
@@ -152,70 +163,8 @@ def _predicted(loop: Loop) -> float | None:
         return None
     if "switched" in loop.session.events.counts:
         return None
-    if "switched" in loop.session.events.counts:
-        return None
     # Moved labels are predicted as they are at the camera's rate, others as the network gives them.
     return None if loop.compensation.moves and loop.rate != "camera" else picked.row.streaming_lamiou
-
-
-class _StreamingScore:
-    """Keeps label maps during the loop and scores them afterwards."""
-
-    def __init__(self, source: Source, classes: ClassSet, *, marked: bool = False) -> None:
-        own = source.classes
-        self._source = source
-        self._class_count = len(classes)
-        self._scores = source.paced and own is not None and own.names == classes.names and not marked
-        self._room = SCORE_BYTES
-        self._log: list[Publication] = []
-        # Labels from one frame are published several times when they are moved: they are found by publication.
-        self._labels: list[np.ndarray] = []
-
-    def add(self, result: Result) -> None:
-        if not self._scores or self._room < result.labels.nbytes:
-            return
-        self._room -= result.labels.nbytes
-        # The log comes last: a Ctrl-C between the two lines leaves no entry without its labels.
-        self._labels.append(result.labels)
-        self._log.append(Publication(result.published_at, len(self._labels) - 1))
-
-    def finish(self) -> tuple[float | None, float | None, int]:
-        """sLAmIoU of all camera frames that came before the last publication, of those after the first, their number.
-
-        None where no such frame has labels.
-        """
-        if not self._log:
-            return None, None, 0
-        captured: list[float] = []
-        while (at := self._source.captured_at_s(len(captured))) is not None and at <= self._log[-1].published_at_s:
-            captured.append(at)
-        waiting = streaming_offsets(self._log, captured).count(None)
-        before, missed = self._scores_of(captured, range(waiting))
-        after, read = self._scores_of(captured, range(waiting, len(captured)))
-        return _miou(Scores(before.counts + after.counts)), _miou(after), missed + read
-
-    def _scores_of(self, captured_at_s: list[float], frames: range) -> tuple[Scores, int]:
-        """Scores of those of `frames` that have labels, and their number."""
-        scored = 0
-
-        def labels(index: int) -> np.ndarray | None:
-            nonlocal scored
-            found = self._source.labels(index) if index in frames else None
-            scored += found is not None
-            return found
-
-        scores = streaming_scores(
-            self._log,
-            captured_at_s,
-            lambda entry: resize_labels(self._labels[entry], self._source.size_hw),
-            labels,
-            class_count=self._class_count,
-        )
-        return scores, scored
-
-
-def _miou(scores: Scores) -> float | None:
-    return None if math.isnan(scores.miou) else scores.miou
 
 
 def write_overlays(

@@ -76,6 +76,10 @@ class Source(ABC):
         """Label map of frame `index`, uint8 `(H, W)`; None where it has none."""
         return None
 
+    def has_labels(self, index: int) -> bool:
+        """Whether frame `index` has a label map; cheaper than reading it where the source can tell."""
+        return self.labels(index) is not None
+
     def captured_at_s(self, index: int) -> float | None:
         """When frame `index` was captured, read or not; None where the source cannot know."""
         return None
@@ -165,8 +169,11 @@ class VideoSource(RecordedSource):
         self._video = video
 
     def labels(self, index: int) -> np.ndarray | None:
+        return self._video.labels(index) if self.has_labels(index) else None
+
+    def has_labels(self, index: int) -> bool:
         # A paced schedule goes on after the last frame.
-        return self._video.labels(index) if index < len(self._video) and self._video.has_labels(index) else None
+        return index < len(self._video) and self._video.has_labels(index)
 
     def _decode(self, index: int) -> np.ndarray | None:
         return self._video.frame_rgb(index) if index < len(self._video) else None

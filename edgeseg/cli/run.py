@@ -242,12 +242,16 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
             f"source age     {figures(moved.source_age_ms)} ms: of the frame that the labels were computed from",
             f"not moved      {reasons}",
         ]
+    if report.slamiou is None and report.frames_with_labels:
+        lines.append(f"sLAmIoU        not scored: interrupted before the first of {report.frames_with_labels} frames")
     if report.slamiou is not None:
         line = f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels"
         if report.slamiou_after_first is not None:
             line += f", {report.slamiou_after_first:.3f} from the first labels on"
         if report.predicted_slamiou is not None:
             line += f", predicted {report.predicted_slamiou:.3f}"
+        if report.scored_frames < report.frames_with_labels:
+            line += f"; interrupted: scored {report.scored_frames} of {report.frames_with_labels} frames"
         lines.append(line)
     if report.video is not None:
         lines.append(f"video          {report.video}")
