@@ -56,11 +56,11 @@ def build_bundle(
     """Build the engines of `configurations` (of all by default) into the cache beside the bundle.
 
     Args:
-        rebuild: build those that are there too, the damaged ones among them.
+        rebuild: build those that are there too; damaged ones are built in any case, with a warning.
         progress: told the graph, the share of its build that is done, and the phase.
 
     Raises:
-        ArtifactError: a file is damaged, an engine in the cache is, or a graph breaks the contract of engines.
+        ArtifactError: a file of the bundle is damaged, or a graph breaks the contract of engines.
         DeviceError: the library refuses an option or a graph.
         InputError: options that contradict each other, or the cache's folder cannot be written.
         Engines that were done before stay in the cache.

@@ -2,11 +2,13 @@
 
 An engine runs only with the library version and on the GPU that it was built for, so each lies beside a record that
 says so. The engine file itself is what the library wrote, loadable by its other tools; nothing is glued into it. A
-record is written last and names its engine file, so an engine is there whole or not at all. Nothing is ever unpickled.
+record is written last and names its engine file, so an engine is there whole or not at all. A record that was damaged
+since is as good as none, with a warning. Nothing is ever unpickled.
 """
 
 import hashlib
 import json
+import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +23,7 @@ from edgeseg.errors import ArtifactError
 from edgeseg.runtime.engine_key import DEVICE_FAMILIES, EngineHost, EngineKey
 
 FORMAT, FORMAT_VERSION = "edgeseg-engine", 1
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class EngineRecord:
             content = self.path.read_bytes()
         except OSError as error:
             raise ArtifactError(f"engine {self.path} cannot be read ({error.strerror}) | {_again(self)}") from error
-        self._check(len(content), hashlib.sha256(content).hexdigest())
+        self._refuse(self._damage(len(content), hashlib.sha256(content).hexdigest()))
         return content
 
     def verify(self) -> None:
@@ -60,18 +63,25 @@ class EngineRecord:
         Raises:
             ArtifactError: the file is missing, truncated or changed.
         """
-        if not self.path.is_file():
-            raise ArtifactError(f"engine {self.path} is missing | {_again(self)}")
-        size = self.path.stat().st_size
-        self._check(size, file_sha256(self.path) if size == self.size_bytes else "")
+        self._refuse(self.problem())
 
-    def _check(self, size: int, sha256: str) -> None:
+    def problem(self) -> str | None:
+        """What is wrong with the engine file, which is missing, truncated or changed; None when nothing is."""
+        if not self.path.is_file():
+            return f"engine {self.path} is missing"
+        size = self.path.stat().st_size
+        return self._damage(size, file_sha256(self.path) if size == self.size_bytes else "")
+
+    def _damage(self, size: int, sha256: str) -> str | None:
         if size != self.size_bytes:
-            raise ArtifactError(
-                f"engine {self.path} is damaged | got {size} bytes, expected {self.size_bytes} | {_again(self)}"
-            )
+            return f"engine {self.path} is damaged | got {size} bytes, expected {self.size_bytes}"
         if sha256 != self.sha256:
-            raise ArtifactError(f"engine {self.path} is damaged | its SHA-256 is not its record's | {_again(self)}")
+            return f"engine {self.path} is damaged | its SHA-256 is not its record's"
+        return None
+
+    def _refuse(self, problem: str | None) -> None:
+        if problem is not None:
+            raise ArtifactError(f"{problem} | {_again(self)}")
 
 
 def graph_sha256(configuration: BundleConfiguration, role: str) -> str:
@@ -133,16 +143,18 @@ def store_engine(
 
 
 def stored_engine(root: Path, configuration: BundleConfiguration, role: str, key: EngineKey) -> EngineRecord | None:
-    """The engine of exactly that key, verified; None when there is none.
-
-    Raises:
-        ArtifactError: it, or its record, is damaged.
-    """
+    """The engine of exactly that key, verified; None when there is none, or it or its record is damaged (a warning)."""
     path = _record_path(root, configuration.name, role, key)
     if not path.is_file():
         return None
-    record = _read_record(path)
-    record.verify()
+    try:
+        record = _read_record(path)
+        problem = record.problem()
+    except ArtifactError as error:
+        problem = str(error)
+    if problem is not None:
+        _log.warning("%s: it is built again", problem)
+        return None
     return record
 
 
@@ -165,8 +177,9 @@ def find_engine(
             damaged. Each message ends in the command that builds it.
     """
     wanted = graph_sha256(configuration, role)
-    fitting, against = [], []
-    for record in sorted(_records(root, configuration.name, role), key=lambda record: record.built_at, reverse=True):
+    records, damaged = _records(root, configuration.name, role)
+    fitting, against = [], damaged.copy()
+    for record in sorted(records, key=lambda record: record.built_at, reverse=True):
         reason = record.key.misfit(host)
         if reason is None and record.key.graph_sha256 != wanted:
             reason = "it is of an earlier content of the graph"
@@ -182,6 +195,8 @@ def find_engine(
             f"no engine of {configuration.name} ({role}) fits {host} | {found} | build it here: "
             f"{build_command(root, host.device, configuration.name)}"
         )
+    for reason in damaged:
+        _log.warning("%s: another one is taken", reason)
     fitting[0].verify()
     return fitting[0]
 
@@ -192,13 +207,9 @@ def build_command(root: Path, device: str, configuration: str) -> str:
 
 
 def _again(record: EngineRecord) -> str:
-    return f"build it again: {_rebuild_command(record.path.parent, record.key.library, record.configuration)}"
-
-
-def _rebuild_command(folder: Path, library: str, configuration: str) -> str:
-    """The command that builds the engines of a configuration in the cache `folder` again, whatever is there."""
-    family = next((family for family, name in DEVICE_FAMILIES.items() if name == library), "tensorrt")
-    return f"{build_command(folder.with_suffix('.edgeseg'), f'{family}:0', configuration)} --rebuild"
+    family = next(family for family, library in DEVICE_FAMILIES.items() if library == record.key.library)
+    root = record.path.parent.with_suffix(".edgeseg")
+    return f"build it again: {build_command(root, f'{family}:0', record.configuration)}"
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -214,12 +225,23 @@ def _record_path(root: Path, configuration: str, role: str, key: EngineKey) -> P
     return engine_folder(root) / f"{_stem(configuration, role, key)}.json"
 
 
-def _records(root: Path, configuration: str, role: str) -> Iterator[EngineRecord]:
+def _record_paths(root: Path, configuration: str, role: str) -> Iterator[Path]:
     folder = engine_folder(root)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         # Library and digest follow; a configuration's name may have dots in it, and may be another's beginning.
         if path.suffix == ".json" and path.stem.rsplit(".", 2)[0] == f"{configuration}.{role}":
-            yield _read_record(path)
+            yield path
+
+
+def _records(root: Path, configuration: str, role: str) -> tuple[list[EngineRecord], list[str]]:
+    """The records of a graph's engines, and what is wrong with those that are damaged."""
+    records, damaged = [], []
+    for path in _record_paths(root, configuration, role):
+        try:
+            records.append(_read_record(path))
+        except ArtifactError as error:
+            damaged.append(str(error))
+    return records, damaged
 
 
 def _as_dict(record: EngineRecord) -> dict[str, Any]:
@@ -237,9 +259,6 @@ def _as_dict(record: EngineRecord) -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> EngineRecord:
-    # What the record says is not to be trusted, its name is enough: configuration.role.library.digest.
-    configuration, library = path.stem.rsplit(".", 3)[0], path.stem.rsplit(".", 2)[-2]
-    advice = f"delete it, and build the engine again: {_rebuild_command(path.parent, library, configuration)}"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != FORMAT or values["format_version"] != FORMAT_VERSION:
@@ -257,21 +276,20 @@ def _read_record(path: Path) -> EngineRecord:
             layers=tuple(values["layers"]),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError, ArtifactError) as error:
-        raise ArtifactError(f"engine record {path} is not readable ({error!r}) | {advice}") from error
+        raise ArtifactError(f"engine record {path} is not readable ({error!r})") from error
     if _stem(record.configuration, record.role, record.key) != path.stem:
-        raise ArtifactError(f"engine record {path} was changed after it was written | {advice}")
+        raise ArtifactError(f"engine record {path} was changed after it was written")
     return record
 
 
 def _tidy(root: Path, configuration: str, role: str, kept: EngineRecord) -> None:
-    """Remove engines of this graph that no record names, and those of its earlier contents."""
+    """Remove engines of this graph that no record names, those of its earlier contents, and damaged records."""
     named = {kept.path}
-    for path in sorted(engine_folder(root).glob("*.json")):
-        if path.stem.rsplit(".", 2)[0] != f"{configuration}.{role}":
-            continue
+    for path in _record_paths(root, configuration, role):
         try:
             record = _read_record(path)
         except ArtifactError:
+            path.unlink(missing_ok=True)
             continue
         if record.key.graph_sha256 != kept.key.graph_sha256:
             path.unlink(missing_ok=True)

@@ -49,11 +49,12 @@ class TensorrtRunner(PlannedRunner):
         gpu = cuda_driver.gpu(int(self.device.partition(":")[2]))
         host = EngineHost(self.device, library.name, library.version, gpu.compute_capability, gpu.name)
         # All are looked up before any is loaded: a missing one is told at once.
-        options = find_engine(self.root, self.configuration, self.configuration.first, host).key.options
-        records = {
-            role: find_engine(self.root, self.configuration, role, host, options=options)
-            for role in self.configuration.graphs
-        }
+        first = find_engine(self.root, self.configuration, self.configuration.first, host)
+        options = first.key.options
+        records = {self.configuration.first: first}
+        for role in self.configuration.graphs:
+            if role not in records:
+                records[role] = find_engine(self.root, self.configuration, role, host, options=options)
         name = self.configuration.name
         kernels = self._kernels(f"{name}.{library.name}-{library.version}-{gpu.name}.kernels")
         self._steps = steps = EngineSteps(library, open_memory(gpu.index), name, kernels)

@@ -71,13 +71,26 @@ def test_engines_that_fit_are_used_again_and_others_built(bundle: Bundle, target
     assert [row.reused for row in rebuilt] == [False, False]
 
 
-def test_damaged_engine_is_told_and_built_anew_when_asked(bundle: Bundle, target: Callable) -> None:
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda record: record.path.write_bytes(b"plan of 10.3.1"), "its SHA-256 is not its record's"),
+        (lambda record: record.path.unlink(), "is missing"),
+        (lambda record: next(record.path.parent.glob("net_32x48_fp16.*.json")).write_text("{"), "is not readable"),
+    ],
+    ids=["engine changed", "engine gone", "record cut"],
+)
+def test_what_is_damaged_is_built_anew_with_one_warning(
+    bundle: Bundle, target: Callable, caplog, damage, words
+) -> None:
     (row, _) = build_bundle(bundle, target(StandIn()), PLAIN)
-    row.record.path.write_bytes(b"plan of 10.3.1")
-    with pytest.raises(ArtifactError, match=r"SHA-256 .* --rebuild"):
-        build_bundle(bundle, target(StandIn()), PLAIN)
-    build_bundle(bundle, target(StandIn()), PLAIN, rebuild=True)
+    damage(row.record)
+    again = build_bundle(bundle, target(StandIn()), PLAIN)
+    assert [row.reused for row in again] == [False, True]
     assert row.record.path.read_bytes() == b"plan of 10.3.0"
+    (warning,) = caplog.messages
+    assert words in warning
+    assert [row.reused for row in build_bundle(bundle, target(StandIn()), PLAIN)] == [True, True]
 
 
 def test_failed_build_keeps_what_was_built_before(bundle: Bundle, target: Callable) -> None:

@@ -139,7 +139,7 @@ def test_damaged_engine_is_refused(root: Path, entry: BundleConfiguration, damag
     record = put(root, entry)
     record.path.write_bytes(damage(record.path.read_bytes()))
     for read in (lambda: find_engine(root, entry, "step", ORIN), record.read):
-        with pytest.raises(ArtifactError, match=rf"{words} \| build it again: {COMMAND} --rebuild"):
+        with pytest.raises(ArtifactError, match=rf"{words} \| build it again: {COMMAND}"):
             read()
 
 
@@ -149,7 +149,7 @@ def test_engine_that_vanished_is_refused(root: Path, entry: BundleConfiguration)
         find_engine(root, entry, "step", ORIN)
 
 
-@pytest.mark.parametrize(
+RECORD_DAMAGE = pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda text: text[:40], "is not readable"),
@@ -158,12 +158,44 @@ def test_engine_that_vanished_is_refused(root: Path, entry: BundleConfiguration)
     ],
     ids=["truncated", "edited", "future"],
 )
-def test_damaged_record_is_refused(root: Path, entry: BundleConfiguration, change, words: str) -> None:
-    put(root, entry)
-    (record,) = engine_folder(root).glob("*.json")
-    record.write_text(change(record.read_text()))
-    with pytest.raises(ArtifactError, match=rf"{words}.*delete it, and build the engine again: {COMMAND} --rebuild"):
+
+
+def damage_record(root: Path, record: EngineRecord, change) -> Path:
+    path = engine_folder(root) / f"plain_32x48.step.tensorrt.{record.key.digest}.json"
+    path.write_text(change(path.read_text()))
+    return path
+
+
+@RECORD_DAMAGE
+def test_damaged_record_is_no_engine_and_named_when_there_is_no_other(root, entry, change, words: str) -> None:
+    damage_record(root, put(root, entry), change)
+    with pytest.raises(ArtifactError, match=rf"no engine of plain_32x48 .*{words}.* \| build it here: {COMMAND}"):
         find_engine(root, entry, "step", ORIN)
+
+
+@RECORD_DAMAGE
+def test_damaged_record_is_one_warning_when_another_engine_fits(root, entry, caplog, change, words: str) -> None:
+    engine = put(root, entry)
+    damage_record(root, put(root, entry, b"other", options={**OPTIONS, "workspace_mb": 64}), change)
+    assert find_engine(root, entry, "step", ORIN) == engine
+    (warning,) = caplog.messages
+    assert words in warning
+    assert warning.endswith("another one is taken")
+
+
+@RECORD_DAMAGE
+def test_damaged_record_is_no_stored_engine_and_one_warning(root, entry, caplog, change, words: str) -> None:
+    damage_record(root, put(root, entry), change)
+    assert stored_engine(root, entry, "step", key(entry)) is None
+    (warning,) = caplog.messages
+    assert words in warning
+
+
+def test_damaged_record_goes_when_an_engine_of_its_graph_is_stored(root: Path, entry: BundleConfiguration) -> None:
+    damaged = damage_record(root, put(root, entry, b"old", version="10.2.0"), lambda text: text[:40])
+    engine = put(root, entry)
+    assert not damaged.exists()
+    assert [path.name for path in engine_folder(root).glob("*.engine")] == [engine.path.name]
 
 
 def test_record_cannot_name_a_file_elsewhere(root: Path, entry: BundleConfiguration, tmp_path: Path) -> None:
