@@ -126,13 +126,14 @@ class Compensator:
         self._path: _Path | None = None
         self._added = 0
 
-    def add_frame(self, index: int, frame_rgb: np.ndarray, captured_at_s: float) -> None:
+    def add_frame(self, index: int, frame_rgb: np.ndarray, captured_at_s: float, *, goes_on: bool = True) -> None:
         """Take the next camera frame; computes the flow to the frame before.
 
         Args:
             index: of the frame; ascending, gaps allowed.
             frame_rgb: uint8 `(H, W, 3)`, read only during the call. The size may change from frame to frame.
             captured_at_s: capture time. A clock that stands or goes back is no error: labels are not moved across it.
+            goes_on: whether it goes on from the frame before; where not, as after a gap, labels are not moved across.
 
         Raises:
             InputError: the frame is no uint8 RGB image, or the index does not ascend.
@@ -142,7 +143,7 @@ class Compensator:
         before = next(reversed(self._steps)) if self._steps else None
         if before is not None and index <= before:
             raise InputError(f"frames come in order | got {index} after {before} | call reset() for another video")
-        step = self._step(frame_rgb, float(captured_at_s), None if before is None else self._steps[before])
+        step = self._step(frame_rgb, float(captured_at_s), None if before is None else self._steps[before], goes_on)
         self._steps[index] = step
         self._added += 1
         while len(self._steps) > self._frames_held:
@@ -217,7 +218,7 @@ class Compensator:
         moved_px = _rms_length(path.field, factor, labels.shape)
         return MovedLabels(moved, source, source_at_s, moved_px, invalid_share, None)
 
-    def _step(self, frame_rgb: np.ndarray, captured_at_s: float, before: _Step | None) -> _Step:
+    def _step(self, frame_rgb: np.ndarray, captured_at_s: float, before: _Step | None, goes_on: bool) -> _Step:
         frame_hw = frame_rgb.shape[0], frame_rgb.shape[1]
         size_hw = flow_size_hw(frame_hw, self.compensation.divisor)
         field = valid = None
@@ -229,7 +230,7 @@ class Compensator:
             fault = "frame too small"
         else:
             self._grey = grey(frame_rgb, size_hw)
-            fault = self._fault(frame_hw, captured_at_s, before)
+            fault = self._fault(frame_hw, captured_at_s, before) or (None if goes_on else "gap")
             if fault is None and older is not None:
                 field = motion_field(self._flow(self._grey, older), self._grey, older)
                 if field is None:

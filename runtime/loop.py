@@ -3,7 +3,7 @@
 With motion compensation a third thread moves the newest labels to the newest frame.
 """
 
-import math
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -15,21 +15,30 @@ import numpy as np
 
 from edgeseg.config import Compensation
 from edgeseg.data.video import Video
-from edgeseg.errors import InputError, SourceError
+from edgeseg.errors import DeviceError, InputError
 from edgeseg.metrics.streaming import Publication
 from edgeseg.runtime.async_results import away, taken
-from edgeseg.runtime.loop_session import LoopSession, lead_s
+from edgeseg.runtime.continuity import GAP_S, Stretches
+from edgeseg.runtime.loop_session import LoopSession, SessionEvent, lead_s
+from edgeseg.runtime.publisher import Publisher
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.schedule import LATEST_FRAME, SHRINKING_TAIL, Schedule
 from edgeseg.runtime.slot import POLL_S, LatestSlot
 from edgeseg.runtime.source import Frame, Source, open_source
-from edgeseg.runtime.warp_stage import Finished, Moved, WarpStage, chosen_rate
+from edgeseg.runtime.warp_stage import Finished, WarpStage, chosen_rate
 
 RESULTS_HELD = 4
 """Results that wait for a slow reader; beyond, the oldest is dropped."""
-JOIN_S = 5.0
-"""How long `stop` waits for a thread that hangs in a driver."""
+STOP_S = 1.5
+"""How long `stop` waits for a source that hangs in a driver: a process ends within two seconds."""
+FIRST_STEP_S = 5.0
+"""How long it waits for a step when none has told yet how long steps take: the first one of a session may compile."""
+STEPS_OF_A_HANG = 2.0
+"""And for a step of a slow network, in the longest steps so far."""
+CAPTURE = "edgeseg-capture"
+"""Name of the thread that reads the source."""
+_log = logging.getLogger(__name__)
 
 
 class Loop:
@@ -65,6 +74,9 @@ class Loop:
             then keep the label at their place. It doubles the flow's time.
         schedule: when the worker starts a step, and with which frame; or its name. None: the session's. Frames that
             wait for the network have no tail: with a source that is not paced `shrinking-tail` is `latest-frame`.
+        gap_s: seconds without a frame (or three periods of the source, if longer) after which what is remembered of the
+            frames before is void: the state of a network begins anew, and labels are not moved across. The same where
+            capture times go back, and where frames have another size. inf: no time is too long.
 
     Raises:
         SourceError, InputError: the source cannot be opened, its frames do not fit the session, the rate is unknown, or
@@ -84,16 +96,14 @@ class Loop:
         rate: str | None = None,
         check_consistency: bool = False,
         schedule: Schedule | str | None = None,
+        gap_s: float = GAP_S,
     ) -> None:
         self.compensation = session.compensation if compensation is None else compensation
         self.rate = chosen_rate(rate, self.compensation, check_consistency=check_consistency)
         self.session = session
         self.schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule or session.schedule
         self.source = open_source(source, fps=fps)
-        self.log: list[Publication] = []
         self._owns_source = self.source is not source
-        self._on_result = on_result
-        self._keep_log = keep_log
         self._clock = clock
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -101,13 +111,24 @@ class Loop:
         self._frames: LatestSlot[Frame] = LatestSlot(self._stop)
         self._results: LatestSlot[Result] = LatestSlot(self._stop, capacity=RESULTS_HELD)
         self._threads: list[threading.Thread] = []
-        self._step_ms, self._age_ms = SampleWindow(), SampleWindow()
-        self._captured = self._published = self._missed = 0
+        self._step_ms = SampleWindow()
+        self._longest_step_s = 0.0
+        self._captured = self._missed = 0
         self._first_captured_at: float | None = None
         self._ended_at: float | None = None
         self._warp: WarpStage | None = None
         try:
             self._lead_s = lead_s(session.configuration, self.source.fps)
+            self._publisher = Publisher(
+                session,
+                self._results,
+                on_result=on_result,
+                wait=not self.source.paced,
+                keep_log=keep_log,
+                lead_s=self._lead_s,
+                clock=clock,
+            )
+            self._stretches = Stretches(self.source.fps, paced=self.source.paced, gap_s=gap_s)
             if self.compensation.moves:
                 self._warp = self._warp_stage(check_consistency)
             session.take_frames_of(self.source.size_hw)
@@ -120,14 +141,20 @@ class Loop:
         if self._threads:
             raise InputError("a loop runs once | make a new one")
         self.session.reset()
-        stages: list[tuple[str, Callable[[], None]]] = [("capture", self._capture), ("worker", self._work)]
+        stages: list[tuple[str, Callable[[], None]]] = [(CAPTURE, self._capture), ("edgeseg-worker", self._work)]
         if self._warp is not None:
-            stages.append(("warp", self._move))
+            stages.append(("edgeseg-warp", self._move))
         for name, stage in stages:
-            thread = threading.Thread(target=self._guarded, args=(stage,), name=f"edgeseg-{name}", daemon=True)
+            # A daemon: a process must be able to end while a driver hangs.
+            thread = threading.Thread(target=self._guarded, args=(stage,), name=name, daemon=True)
             self._threads.append(thread)
         for thread in self._threads:
             thread.start()
+
+    @property
+    def log(self) -> list[Publication]:
+        """A `Publication` per result so far, where the loop keeps a log."""
+        return self._publisher.log
 
     @property
     def has_failed(self) -> bool:
@@ -135,15 +162,28 @@ class Loop:
         return self._failure is not None
 
     def stop(self) -> None:
-        """End all stages and wait for them. May be called from anywhere, the callback included, and more than once."""
+        """End all stages and wait for them. May be called from anywhere, the callback included, and more than once.
+
+        A source that hangs in a driver is left behind with its thread after a moment, and is not closed.
+        """
         self._stop.set()
         self._wake()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(JOIN_S)
-        if any(thread.is_alive() for thread in self._threads if thread is not threading.current_thread()):
-            # Releasing a device under the call that hangs in it would crash: the daemon thread is left behind.
-            self._fail(SourceError(f"{self.source.name} does not answer | its thread was left behind"))
+        begin_s = time.monotonic()
+        others = [thread for thread in self._threads if thread is not threading.current_thread()]
+        for thread in others:
+            limit_s = STOP_S if thread.name == CAPTURE else self._step_limit_s
+            thread.join(max(0.0, begin_s + limit_s - time.monotonic()))
+        hanging = {thread.name for thread in others if thread.is_alive()}
+        if hanging - {CAPTURE}:
+            self._fail(
+                DeviceError(
+                    f"a step of {self.session.configuration.name}, or what takes its labels, does not return | its "
+                    "thread was left behind: restart the program, and look at the device's driver"
+                )
+            )
+        if CAPTURE in hanging:
+            # Freeing a device under the call that hangs in it would crash.
+            _log.warning("%s does not answer | its thread was left behind", self.source.name)
         else:
             self._close_source()
 
@@ -198,7 +238,7 @@ class Loop:
         """Those of the summary that only grow, without its percentiles: cheap enough to be asked for all the time."""
         wrong = self.source.counts
         return {
-            "results": self._published,
+            "results": self._publisher.published,
             "frames_captured": self._captured,
             "frames_dropped": self._frames.dropped,
             "frames_missed": self._missed,
@@ -218,13 +258,13 @@ class Loop:
             source=self.source.name,
             source_fps=self.source.fps,
             seconds=0.0 if self._first_captured_at is None else end - self._first_captured_at,
-            results=self._published,
+            results=self._publisher.published,
             frames_captured=self._captured,
             frames_dropped=self._frames.dropped,
             frames_missed=self._missed,
             results_dropped=self._results.dropped,
             step_ms=self._step_ms.percentiles(),
-            age_ms=self._age_ms.percentiles(),
+            age_ms=self._publisher.age_ms.percentiles(),
             compensation=None if self._warp is None else self._warp.summary(),
             schedule=self.schedule.name,
             reconnects=wrong.reconnects,
@@ -234,6 +274,11 @@ class Loop:
             last_events=self.session.events.last,
         )
 
+    @property
+    def _step_limit_s(self) -> float:
+        """How long a step that is under way is waited for."""
+        return max(STOP_S, STEPS_OF_A_HANG * self._longest_step_s) if self._longest_step_s else FIRST_STEP_S
+
     def _capture(self) -> None:
         expected = 0
         while (frame := self.source.read(self._stop)) is not None:
@@ -242,6 +287,7 @@ class Loop:
             self._captured += 1
             self._missed += frame.index - expected
             expected = frame.index + 1
+            frame = self._stretches.numbered(frame)
             if not self._frames.put(frame, wait=not self.source.paced):
                 break
             if self._warp is not None and not self._warp.put_frame(frame):
@@ -261,12 +307,15 @@ class Loop:
             begin = time.perf_counter()
             # Cameras and streams may change it in the middle.
             self.session.take_frames_of(frame.rgb.shape[:2], changed=True)
+            self._forget_if_broken(frame)
             labels = self.session.step(frame.rgb)
-            step_ms = 1e3 * (time.perf_counter() - begin)
+            step_s = time.perf_counter() - begin
+            step_ms = 1e3 * step_s
             self._step_ms.add(step_ms)
-            rule.finished(step_ms / 1e3)
+            self._longest_step_s = max(self._longest_step_s, step_s)
+            rule.finished(step_s)
             if self._warp is None:
-                self._publish_as_it_is(frame, labels, step_ms)
+                self._publisher.as_it_is(frame, labels, step_ms)
             elif not self._warp.put_labels(Finished(frame, labels, step_ms, self.session.configuration.name)):
                 break
             free_at_s = self._clock()
@@ -275,9 +324,17 @@ class Loop:
         else:
             self._warp.close()
 
+    def _forget_if_broken(self, frame: Frame) -> None:
+        """A network that remembers begins anew with a frame that does not go on from the last one stepped."""
+        reason = self._stretches.broken_before(frame)
+        if reason is not None and self.session.configuration.links:
+            self.session.reset()
+            name = self.session.configuration.name
+            self.session.events.add(SessionEvent(time.monotonic(), "reset", name, f"{reason}, at frame {frame.index}"))
+
     def _move(self) -> None:
         if self._warp is not None:
-            self._warp.run(self._publish_moved)
+            self._warp.run(self._publisher.moved)
         self._end()
 
     def _end(self) -> None:
@@ -295,56 +352,6 @@ class Loop:
             ignore_value=255 if self.session.classes is None else self.session.classes.ignore_value,
             stop=self._stop,
         )
-
-    def _publish_as_it_is(self, frame: Frame, labels: np.ndarray, step_ms: float) -> None:
-        self._publish(
-            Result(
-                frame_index=frame.index,
-                captured_at=frame.captured_at_s,
-                published_at=self._clock(),
-                step_ms=step_ms,
-                labels=labels,
-                frame_rgb=frame.rgb,
-                configuration=self.session.configuration.name,
-                source_index=frame.index,
-                source_at=frame.captured_at_s,
-                stands_for=frame.captured_at_s + self._lead_s,
-                classes=self.session.classes,
-            )
-        )
-
-    def _publish_moved(self, moved: Moved) -> float:
-        frame_rgb = moved.frame.rgb.view()
-        frame_rgb.flags.writeable = False
-        result = Result(
-            frame_index=moved.frame.index,
-            captured_at=moved.frame.captured_at_s,
-            published_at=self._clock(),
-            step_ms=moved.source.step_ms,
-            labels=moved.moved.labels,
-            frame_rgb=frame_rgb,
-            configuration=moved.source.configuration,
-            source_index=moved.source.frame.index,
-            source_at=moved.source.frame.captured_at_s,
-            stands_for=moved.stands_for_s,
-            moved_px=moved.moved.moved_px,
-            invalid_share=None if math.isnan(moved.moved.invalid_share) else moved.moved.invalid_share,
-            fallback=moved.moved.fallback,
-            warp_ms=moved.warp_ms,
-            classes=self.session.classes,
-        )
-        self._publish(result)
-        return result.published_at
-
-    def _publish(self, result: Result) -> None:
-        self._published += 1
-        self._age_ms.add(1e3 * result.age_s)
-        if self._keep_log:
-            self.log.append(Publication(result.published_at, result.source_index))
-        if self._on_result is not None:
-            self._on_result(result)
-        else:
-            self._results.put(result, wait=not self.source.paced)
 
     def _guarded(self, stage: Callable[[], None]) -> None:
         try:

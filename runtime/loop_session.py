@@ -70,8 +70,8 @@ class SessionEvent:
     at_s: float
     """Seconds on the monotonic clock."""
     kind: str
-    """`switched` to another configuration, `restarted` after a step that hung, or `left out`: a configuration that
-    could not be loaded."""
+    """`switched` to another configuration, `restarted` after a step that hung, `reset` (its state began anew, because
+    the video broke off), or `left out`: a configuration that could not be loaded."""
     configuration: str
     """What runs from then on; of `left out` what does not."""
     reason: str

@@ -137,7 +137,8 @@ class LoopSummary:
     corrupt_frames: int = 0
     """Its pictures that could not be used; they are not among the frames."""
     session_events: dict[str, int] = field(default_factory=dict)
-    """How often the session was `switched` to another configuration or `restarted` after a step that hung."""
+    """How often the session was `switched` to another configuration, `restarted` after a step that hung, or `reset`
+    where the video broke off."""
     last_events: tuple[SessionEvent, ...] = ()
     """The last of these, with the reasons."""
 

@@ -38,6 +38,8 @@ class Frame:
     """Seconds on the source's clock (`time.monotonic` unless told otherwise)."""
     rgb: np.ndarray
     """uint8 `(H, W, 3)` RGB, 0-255; a fresh array that the taker owns."""
+    stretch: int = 0
+    """Counted up by the loop where a frame does not go on from the one before (`edgeseg.runtime.continuity`)."""
 
 
 @dataclass(frozen=True)

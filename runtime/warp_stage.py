@@ -204,7 +204,8 @@ class WarpStage:
         return True
 
     def _add_frame(self, frame: Frame) -> None:
-        self._compensator.add_frame(frame.index, frame.rgb, self._moment_s(frame))
+        goes_on = self._newest is None or frame.stretch == self._newest.stretch
+        self._compensator.add_frame(frame.index, frame.rgb, self._moment_s(frame), goes_on=goes_on)
         self._newest = frame
         if self._paced:
             self._measured_period.add(frame.index, frame.captured_at_s)
