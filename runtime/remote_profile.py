@@ -2,7 +2,8 @@
 back.
 
 All goes over one connection. The far side needs sh, tar, mktemp and an edgeseg; what it makes lies in one temporary
-folder, which it removes when it is done, when it fails, and when the connection ends.
+folder, which it removes when it is done, when it fails, and when the connection ends. Only engines outlive it, in the
+user's folder for caches there, as they take minutes to build.
 """
 
 import os
@@ -19,6 +20,7 @@ from edgeseg.classes import file_name_safe
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import ArtifactError, DeviceError, InputError
 from edgeseg.manifest import MANIFEST
+from edgeseg.runtime.engine_cache import engine_folder
 from edgeseg.runtime.engine_key import DEVICE_FAMILIES
 from edgeseg.runtime.ssh_link import Answer, RemoteDevice, run_there
 from edgeseg.runtime.tar_stream import Member, archive, archive_size
@@ -60,6 +62,7 @@ exec 3<&0
 {{ cat <&3; [ -d "$work" ] && kill "$$"; }} >/dev/null 2>&1 &
 exec 3<&-
 # What libraries keep for another time would be left behind.
+caches="${{XDG_CACHE_HOME:-$HOME/.cache}}/edgeseg/engines"
 export TMPDIR="$work" XDG_CACHE_HOME="$work" XDG_CONFIG_HOME="$work" {variable}=ssh
 attend() {{
   "$@" </dev/null >/dev/null &
@@ -69,6 +72,7 @@ attend() {{
   child=
   [ "$status" -eq 0 ] || exit "$status"
 }}
+{engines}
 {calls}
 for found in profiles/*.json; do
   [ -f "$found" ] || exit {no_profile}
@@ -77,6 +81,15 @@ for found in profiles/*.json; do
 done
 """
 """What runs there. `{...}` are filled in by `_script`, every word of them quoted."""
+
+_KEEP_ENGINES = """
+if mkdir -p "$caches"/{name} 2>/dev/null && [ -w "$caches"/{name} ]; then
+  ln -s "$caches"/{name} "$work"/{beside}
+else
+  echo "engines are not kept for the next time: $caches cannot be written" >&2
+fi
+"""
+"""Lets the engines beside the bundle lie in a folder that stays."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +108,21 @@ def profile_there(
     *,
     command: str = "edgeseg",
     ssh_options: Sequence[str] = (),
+    build_options: Sequence[str] = (),
     frames_rgb: Sequence[np.ndarray] | None = None,
     progress: Callable[[str, float], None] = lambda name, share: None,
     on_line: Callable[[str], None] = lambda line: None,
 ) -> RemoteProfile:
-    """Copy `bundle` to the far side, run `edgeseg profile` there and bring the profile back; nothing is left there.
+    """Copy `bundle` to the far side, run `edgeseg profile` there and bring the profile back.
 
-    Engines that the device needs are built there first, and are gone afterwards with all else.
+    Engines that the device needs are built there first. They stay there for the next time, by the bundle's name and the
+    build's options, and nothing else does.
 
     Args:
         arguments: options of `edgeseg profile` but the device's and the video's.
         command: the far side's edgeseg: a name, a path, or several words (`python3 -m edgeseg`); `~/` is its home.
         ssh_options: `KEY=VALUE` as in ssh_config.
+        build_options: options of `edgeseg build`, for devices that need engines: `--workspace-mb=1024`.
         frames_rgb: consecutive uint8 `(H, W, 3)` RGB frames to step through, sent along; None: the far side's noise.
         progress: as for `edgeseg.runtime.profiler.profile_bundle`.
         on_line: called with lines that the far side writes beside its progress.
@@ -126,9 +142,11 @@ def profile_there(
         members += _frame_members(frames_rgb)
         given += ["--video", _FRAMES]
     calls = [["profile", f"./{folder}", *given]]
-    if remote.device.partition(":")[0] in DEVICE_FAMILIES:
-        calls.insert(0, ["build", f"./{folder}", "--device", remote.device])
-    script = _script(words, calls, archive_size(members))
+    keeping = ""
+    if needs_engines(remote):
+        calls.insert(0, ["build", f"./{folder}", "--device", remote.device, *build_options])
+        keeping = _keeping_engines(folder, build_options)
+    script = _script(words, calls, archive_size(members), keeping)
     said: list[str] = []
 
     def hear(line: str) -> None:
@@ -149,6 +167,11 @@ def profile_there(
     if answer.status:
         raise _failure(remote, answer.status, said, command)
     return _received(remote, answer, bundle)
+
+
+def needs_engines(remote: RemoteDevice) -> bool:
+    """Whether a bundle's engines are built before it is measured there."""
+    return remote.device.partition(":")[0] in DEVICE_FAMILIES
 
 
 def is_far_side() -> bool:
@@ -188,7 +211,18 @@ def _words(command: str) -> list[str]:
     return words
 
 
-def _script(words: Sequence[str], calls: Sequence[Sequence[str]], archive_bytes: int) -> str:
+def _keeping_engines(folder: str, build_options: Sequence[str]) -> str:
+    """The part of the script that keeps the engines of the bundle in `folder`.
+
+    Each set of options has a place of its own: of engines that differ in nothing else a session takes the last built.
+    """
+    beside = engine_folder(Path(folder)).name
+    given = sorted(word.removeprefix("--") for word in build_options)
+    name = file_name_safe("_".join([beside.removesuffix(".engines"), *given]))
+    return _KEEP_ENGINES.format(name=shlex.quote(name), beside=shlex.quote(beside))
+
+
+def _script(words: Sequence[str], calls: Sequence[Sequence[str]], archive_bytes: int, engines: str) -> str:
     # The folder is another one than that of the login when the program is called.
     program = f"~/{words[0]}" if "/" in words[0] and words[0][0] not in "/~" else words[0]
     command = " ".join(map(_quoted, [program, *words[1:]]))
@@ -196,6 +230,7 @@ def _script(words: Sequence[str], calls: Sequence[Sequence[str]], archive_bytes:
         program=_quoted(program),
         calls="\n".join(f"attend {command} {shlex.join(call)}" for call in calls),
         archive_bytes=archive_bytes,
+        engines=engines,
         variable=_CALLED_BY,
         profile=_PROFILE,
         no_folder=_NO_FOLDER,

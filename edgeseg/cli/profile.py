@@ -47,6 +47,9 @@ MANIFEST_ROOM_BYTES = 100_000
               help="edgeseg on an ssh:// device, such as ~/venv/bin/edgeseg.  [default: edgeseg]")  # fmt: skip
 @click.option("--ssh-option", "ssh_options", metavar="KEY=VALUE", multiple=True,
               help="Option of ssh beside those of ~/.ssh/config.")  # fmt: skip
+@click.option("--build-option", "build_options", metavar="NAME=VALUE", multiple=True,
+              help="Option of the edgeseg build that a TensorRT ssh:// device needs first, such as "
+              "workspace-mb=1024.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     bundle: str,
@@ -64,6 +67,7 @@ def command(
     plot: str | None,
     remote_command: str | None,
     ssh_options: tuple[str, ...],
+    build_options: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Measure the configurations of BUNDLE on this device, from frame bytes in to label bytes out, and pick one.
@@ -76,14 +80,15 @@ def command(
     All take turns; one is left as soon as its best possible LAmIoU cannot beat the best so far.
 
     With --device ssh://me@orin/cuda:0 the bundle is copied to that machine by ssh and measured by the edgeseg there;
-    the profile is stored here, under that device's name, and nothing is left there. Keys let you in, never passwords.
+    the profile is stored here, under that device's name, and nothing is left there but engines, which are kept in
+    ~/.cache/edgeseg/engines for the next time. Keys let you in, never passwords.
     """
     import json
 
     from edgeseg.atomic import check_writable
     from edgeseg.bundle import Bundle
     from edgeseg.cli.options import check_different_files, measuring_bar, parse_size_hw
-    from edgeseg.cli.remote import measured_there, option_words, remote_device
+    from edgeseg.cli.remote import build_words, measured_there, option_words, remote_device
     from edgeseg.cli.tables import print_pick
     from edgeseg.config import parse_compensations
     from edgeseg.errors import InputError
@@ -102,6 +107,7 @@ def command(
     check_pickable(opened)
     given_size_hw = parse_size_hw(frame_size) if frame_size else None
     remote = remote_device(device, remote_command, ssh_options)
+    building = build_words(build_options, remote)
     # The name that the far side gives its device is known when its profile is here.
     path = Path(out) if out else PROFILES_FOLDER / "remote.json" if remote else default_profile_path(device)
     plot_path = Path(plot) if plot else path.with_suffix(".png")
@@ -116,7 +122,7 @@ def command(
     if remote:
         asked = {"fps": fps, "samples": samples, "threads": threads, "frame-size": frame_size}
         words = option_words({**asked, "compensation": compensation, "exhaustive": exhaustive})
-        brought = measured_there(opened, remote, words, remote_command, ssh_options, frames_rgb)
+        brought = measured_there(opened, remote, words, remote_command, ssh_options, building, frames_rgb)
         profile = brought.profile
         path = path if out else PROFILES_FOLDER / brought.file_name
         plot_path = plot_path if plot else path.with_suffix(".png")

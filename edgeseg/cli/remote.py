@@ -38,12 +38,46 @@ def option_words(options: "Mapping[str, object]") -> list[str]:
     return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
 
 
+def build_words(given: "Sequence[str]", remote: "RemoteDevice | None") -> list[str]:
+    """Options of the `edgeseg build` there, from `NAME=VALUE` and, for a switch, `NAME`; checked as it checks them.
+
+    Raises:
+        InputError: there is no such option, its value is none, or nothing is built there.
+    """
+    from dataclasses import fields
+
+    from edgeseg.cli.build import command as build
+    from edgeseg.errors import InputError
+    from edgeseg.export.build_options import BuildOptions
+    from edgeseg.runtime.remote_profile import needs_engines
+
+    if not given:
+        return []
+    if remote is None or not needs_engines(remote):
+        raise InputError(
+            f"--build-option is for engines of another machine | got --device {remote or 'of this machine'}, expected "
+            "ssh://HOST/tensorrt:0; here edgeseg build comes first"
+        )
+    names = {field.name for field in fields(BuildOptions)}
+    known = [option.opts[0].removeprefix("--") for option in build.params if option.name in names]
+    if unknown := next((each for each in given if each.partition("=")[0] not in known), None):
+        raise InputError(f"--build-option {unknown}: no such option of edgeseg build | known: {', '.join(known)}")
+    words = [f"--{each}" for each in given]
+    try:
+        values = build.make_context("build", ["BUNDLE", *words]).params
+    except click.UsageError as error:
+        raise InputError(f"--build-option: {error.format_message()}") from error
+    BuildOptions(**{name: values[name] for name in names})
+    return words
+
+
 def measured_there(
     bundle: "Bundle",
     remote: "RemoteDevice",
     words: list[str],
     command: str | None,
     ssh_options: "Sequence[str]",
+    build_options: "Sequence[str]",
     frames_rgb: "Sequence[np.ndarray] | None",
 ) -> "RemoteProfile":
     """The profile that the far side measures, its notes and, with --verbose, its tracebacks on standard error."""
@@ -59,6 +93,7 @@ def measured_there(
             words,
             command=command or "edgeseg",
             ssh_options=ssh_options,
+            build_options=build_options,
             frames_rgb=frames_rgb,
             progress=progress,
             on_line=lambda line: click.echo(f"{remote.host}: {line}", err=True),

@@ -82,6 +82,48 @@ def test_device_there_is_handed_through_and_nothing_that_was_not_given(server, b
     assert seen == ["profile", "./tiny.edgeseg", "--device", "cuda:0", "--fps=15.0"]
 
 
+def test_build_options_are_handed_to_the_build_there(server, bundle, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [word.replace(server.address, server.address + "/tensorrt:0") for word in words(bundle)]
+    options = ["--build-option", "workspace-mb=1024", "--build-option", "version-compatible"]
+    CliRunner().invoke(main, [*arguments, *options, "--remote-command", server.command("fake", REFUSING)])
+    seen = (server.home / "seen").read_text().splitlines()
+    assert seen == [
+        *("build", "./tiny.edgeseg", "--device", "tensorrt:0", "--workspace-mb=1024", "--version-compatible")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "option", "words_said"),
+    [
+        ("/tensorrt:0", "workspace=64", "workspace=64: no such option of edgeseg build | known: workspace-mb, dla,"),
+        ("/tensorrt:0", "rebuild", "no such option of edgeseg build"),
+        ("/tensorrt:0", "workspace-mb", "Option '--workspace-mb' requires an argument"),
+        ("/tensorrt:0", "workspace-mb=much", "'much' is not a valid integer"),
+        ("/tensorrt:0", "workspace-mb=0", "--workspace-mb is at least 1 | got 0"),
+        ("/cuda:0", "workspace-mb=64", "is for engines of another machine | got --device ssh://"),
+    ],
+)
+def test_wrong_build_option_is_refused_before_anything_is_sent(
+    server, bundle, words, tmp_path, monkeypatch, device, option, words_said
+):
+    monkeypatch.chdir(tmp_path)
+    before = len(server.commands)
+    arguments = [word.replace(server.address, server.address + device) for word in words(bundle)]
+    result = CliRunner().invoke(main, [*arguments, "--build-option", option])
+    assert result.exit_code == 2
+    assert words_said in result.stderr
+    assert len(server.commands) == before
+
+
+def test_build_option_is_refused_for_a_device_of_this_machine(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["profile", str(bundle.root), "--fps", "15", "--device", "tensorrt:0", "--build-option", "dla=0"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "here edgeseg build comes first" in result.stderr
+
+
 def test_refusal_there_is_one_line_here_and_nothing_is_written(run, server, bundle, tmp_path):
     result = run(bundle, "--remote-command", server.command("fake", REFUSING))
     assert result.exit_code == 2

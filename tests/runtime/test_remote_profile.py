@@ -13,6 +13,7 @@ from edgeseg.runtime.remote_profile import RemoteProfile, parse_progress, profil
 from edgeseg.runtime.ssh_link import RemoteDevice
 from support.small_disk import small_disk
 from support.ssh_server import USER, LoopbackServer, loopback_server
+from support.tensorrt_rtx import rtx_target
 from support.waiting import until
 
 QUICK = ("--fps=15", "--samples=5", "--threads=1")
@@ -136,6 +137,75 @@ def test_engines_are_built_before_they_are_measured(server, bundle, there):
         "build ./tiny.edgeseg --device tensorrt:0",
         "profile ./tiny.edgeseg --device tensorrt:0 --fps=15",
     ]
+
+
+@pytest.fixture
+def engines(server, bundle):
+    """`engines(option, ...)`: profile on `tensorrt:0` with these options of the build, and a build that makes a file of
+    its own beside the bundle; what it found there before."""
+    built = 'ls tiny.engines 2>/dev/null >~/seen; mkdir -p tiny.engines; : >"tiny.engines/of $4"'
+
+    def found(*build_options: str, on_line=lambda line: None) -> list[str]:
+        with pytest.raises(DeviceError):
+            profile_there(
+                bundle,
+                RemoteDevice.parse(f"{server.address}/tensorrt:0"),
+                [],
+                command=server.command("fake", f'[ "$1" = build ] || exit 3; {built}'),
+                ssh_options=server.options(),
+                build_options=build_options,
+                on_line=on_line,
+            )
+        until(server.is_tidy)
+        return lines(server.home / "seen")
+
+    yield found
+    (server.home / "seen").unlink(missing_ok=True)
+    cache = server.home / ".cache"
+    shutil.rmtree(cache) if cache.is_dir() else cache.unlink(missing_ok=True)
+
+
+def test_engines_are_kept_there_for_the_next_time(server, engines):
+    assert engines() == []
+    assert engines() == ["of tensorrt:0"]
+    kept = server.home / ".cache" / "edgeseg" / "engines"
+    assert [path.relative_to(kept).as_posix() for path in kept.rglob("*")] == ["tiny", "tiny/of tensorrt:0"]
+
+
+def test_engines_of_other_build_options_are_kept_apart(engines):
+    engines("--workspace-mb=64")
+    assert engines() == []
+    assert engines("--workspace-mb=65") == []
+    assert engines("--workspace-mb=64") == ["of tensorrt:0"]
+
+
+def test_engines_are_built_for_this_time_when_they_cannot_be_kept(server, engines):
+    (server.home / ".cache").write_text("a file")
+    heard: list[str] = []
+    assert engines(on_line=heard.append) == []
+    assert heard == [f"engines are not kept for the next time: {server.home}/.cache/edgeseg/engines cannot be written"]
+
+
+def test_real_engines_are_built_there_once(server, bundle):
+    rtx_target()
+
+    def times_ns() -> dict[str, int]:
+        with pytest.raises(DeviceError):  # There is no GPU to measure on.
+            profile_there(
+                bundle,
+                RemoteDevice.parse(f"{server.address}/tensorrt-rtx:0"),
+                QUICK,
+                ssh_options=server.options(),
+            )
+        kept = server.home / ".cache" / "edgeseg" / "engines" / "tiny"
+        return {path.name: path.stat().st_mtime_ns for path in kept.glob("*.engine")}
+
+    try:
+        first = times_ns()
+        assert len(first) == sum(len(entry.graphs) for entry in bundle.configurations)
+        assert times_ns() == first
+    finally:
+        shutil.rmtree(server.home / ".cache")
 
 
 def test_bundle_arrives_byte_by_byte_and_nothing_else_of_its_folder(there, server, own_bundle):
