@@ -16,8 +16,7 @@ Layout, little-endian; the labels begin at byte 256:
 | 80-255 | bytes | name of the configuration, UTF-8, filled up with zeros |
 | 256- | uint8 | labels, row by row |
 
-A reader reads the sequence, copies, and reads the sequence again: when it was odd, or has changed, or the sum does not
-fit, it reads again. The sum is needed where a processor lets stores overtake each other, as ARM does.
+How a reader finds a whole result while the writer goes on: `edgeseg.runtime.shared_record`.
 """
 
 import mmap
@@ -25,7 +24,6 @@ import os
 import shutil
 import struct
 import time
-import zlib
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -35,6 +33,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeseg.errors import InputError
+from edgeseg.runtime.shared_record import RecordPlace, RecordReader, RecordWriter, TornRecord
 from edgeseg.runtime.sinks.base import Sink
 
 if TYPE_CHECKING:
@@ -44,11 +43,10 @@ MAGIC = b"EDGESEG1"
 HEADER_BYTES = 256
 CAPACITY_BYTES = 16 << 20
 """Room for labels unless told otherwise; the system gives memory for what is used."""
-_SEQUENCE, _WRITER, _SUM, _RESULT = 8, 16, 32, 40
+_PLACE = RecordPlace(sequence_at=8, sum_at=32, head=slice(40, HEADER_BYTES))
+_WRITER = 16
 _WRITER_FORMAT, _RESULT_FORMAT = "<IIQ", "<QdddII176s"
 _FOLDER = Path("/dev/shm")
-_TRIES = 1000
-"""A copy takes a fraction of the time between two results: one of so many falls between."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class SharedLabelsSink(Sink):
         _check_name(name)
         self.name = f"shared memory {name}"
         self._memory_name, self._capacity = name, capacity_bytes
-        self._sequence = 0
+        self._record = RecordWriter(_PLACE)
 
     def open(self) -> None:
         size = HEADER_BYTES + self._capacity
@@ -103,7 +101,7 @@ class SharedLabelsSink(Sink):
             raise InputError(f"{self.name} cannot be made ({error.strerror}) | choose another name") from error
         buffer = self._buffer()
         struct.pack_into(_WRITER_FORMAT, buffer, _WRITER, os.getpid(), 1, self._capacity)
-        struct.pack_into("<Q", buffer, _SEQUENCE, 0)
+        struct.pack_into("<Q", buffer, _PLACE.sequence_at, 0)
         buffer[: len(MAGIC)] = MAGIC
 
     def write(self, result: "Result") -> None:
@@ -122,12 +120,7 @@ class SharedLabelsSink(Sink):
             *labels.shape,
             result.configuration.encode()[:176],
         )
-        struct.pack_into("<Q", buffer, _SEQUENCE, self._sequence + 1)
-        struct.pack_into("<I", buffer, _SUM, zlib.crc32(labels.data, zlib.crc32(head)))
-        buffer[_RESULT:HEADER_BYTES] = head
-        buffer[HEADER_BYTES : HEADER_BYTES + labels.nbytes] = labels.reshape(-1).data
-        self._sequence += 2
-        struct.pack_into("<Q", buffer, _SEQUENCE, self._sequence)
+        self._record.write(buffer, head, labels.reshape(-1).data, HEADER_BYTES)
 
     def close(self, error: BaseException | None = None) -> None:
         struct.pack_into(_WRITER_FORMAT, self._buffer(), _WRITER, os.getpid(), 0, self._capacity)
@@ -160,6 +153,7 @@ class SharedLabels:
 
     def __init__(self, name: str, memory: mmap.mmap) -> None:
         self._name, self._memory = name, memory
+        self._record = RecordReader(memory, _PLACE, _labels_of)
 
     @classmethod
     def open(cls, name: str) -> "SharedLabels":
@@ -193,19 +187,23 @@ class SharedLabels:
         Raises:
             InputError: the writer was killed while it wrote; what is there is torn.
         """
-        for _ in range(_TRIES):
-            before = self._sequence()
-            if before == 0:
-                return None
-            if before % 2 == 0 and (result := self._copied(before)) is not None:
-                return result
-            time.sleep(1e-4)
-        raise InputError(f"shared memory {self._name} is torn | its writer was killed in the middle: start it again")
+        try:
+            record = self._record.read()
+        except TornRecord as error:
+            raise InputError(
+                f"shared memory {self._name} is torn | its writer was killed in the middle: start it again"
+            ) from error
+        if record is None:
+            return None
+        index, captured_at, published_at, stands_for, height, width, name = struct.unpack(_RESULT_FORMAT, record.head)
+        labels = np.frombuffer(bytearray(record.payload), np.uint8).reshape(height, width)
+        configuration = name.rstrip(b"\0").decode(errors="replace")
+        return SharedResult(record.number, index, captured_at, published_at, stands_for, configuration, labels)
 
     def wait_newer(self, sequence: int, *, timeout_s: float) -> SharedResult | None:
         """The newest result when it is newer than `sequence`, waiting for it; None after `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
-        while self._sequence() // 2 <= sequence:
+        while self._record.number <= sequence:
             if time.monotonic() >= deadline:
                 return None
             time.sleep(1e-3)
@@ -234,20 +232,10 @@ class SharedLabels:
     ) -> None:
         self.close()
 
-    def _sequence(self) -> int:
-        return int(struct.unpack_from("<Q", self._memory, _SEQUENCE)[0])
 
-    def _copied(self, sequence: int) -> SharedResult | None:
-        """The result of that sequence; None when the writer came between."""
-        head = self._memory[_RESULT:HEADER_BYTES]
-        (expected,) = struct.unpack_from("<I", self._memory, _SUM)
-        index, captured_at, published_at, stands_for, height, width, name = struct.unpack(_RESULT_FORMAT, head)
-        pixels = self._memory[HEADER_BYTES : HEADER_BYTES + height * width]
-        if self._sequence() != sequence or zlib.crc32(pixels, zlib.crc32(head)) != expected:
-            return None
-        labels = np.frombuffer(bytearray(pixels), np.uint8).reshape(height, width)
-        configuration = name.rstrip(b"\0").decode(errors="replace")
-        return SharedResult(sequence // 2, index, captured_at, published_at, stands_for, configuration, labels)
+def _labels_of(head: bytes) -> slice:
+    height, width = struct.unpack_from("<II", head, 32)
+    return slice(HEADER_BYTES, HEADER_BYTES + height * width)
 
 
 def _check_name(name: str) -> None:
