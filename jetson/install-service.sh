@@ -3,6 +3,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=steps.sh
+source "$here/steps.sh"
 bundle=
 source=csi:0
 device=tensorrt:0
@@ -10,7 +12,6 @@ options=
 profile=
 venv=/opt/edgeseg/venv
 root=
-dry_run=
 
 usage() {
   cat <<'TEXT'
@@ -26,21 +27,6 @@ usage: sudo jetson/install-service.sh BUNDLE [--source SRC] [--device DEV] [--pr
   --root DIR       install below DIR, and neither users nor systemd are touched, for tests and images
   --dry-run        say what would be done, and do nothing
 TEXT
-}
-
-refuse() {
-  printf 'install-service.sh: %s\n' "$*" >&2
-  exit 2
-}
-
-run() {
-  if [[ -n $dry_run ]]; then
-    printf 'would run:'
-    printf ' %q' "$@"
-    printf '\n'
-  else
-    "$@"
-  fi
 }
 
 # What concerns the running system is left out when installing into an image.

@@ -6,11 +6,12 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=steps.sh
+source "$here/steps.sh"
 venv=/opt/edgeseg/venv
 from=$(dirname "$here")
 python=/usr/bin/python3
 root=
-dry_run=
 
 usage() {
   cat <<'TEXT'
@@ -22,22 +23,6 @@ usage: jetson/setup.sh [--venv DIR] [--from PATH] [--python FILE] [--dry-run]
   --root DIR     read the board's files below DIR, for tests
   --dry-run      say what would be done, and do nothing
 TEXT
-}
-
-refuse() {
-  printf 'setup.sh: %s\n' "$*" >&2
-  exit 2
-}
-
-# Runs a command, or says that it would.
-run() {
-  if [[ -n $dry_run ]]; then
-    printf 'would run:'
-    printf ' %q' "$@"
-    printf '\n'
-  else
-    "$@"
-  fi
 }
 
 while [[ $# -gt 0 ]]; do

@@ -96,14 +96,14 @@ def test_the_unit_names_the_environment_that_was_installed_into(run, bundle, boa
         (["net.edgeseg", "other.edgeseg"], "two bundles, net.edgeseg and other.edgeseg"),
         (["net.edgeseg", "--profile", "p.json"], "no device profile at p.json | measure one"),
         (["net.edgeseg", "--source", "gst:a 'b'"], "no quotes and no line ends"),
-        (["net.edgeseg", "--venv", "/home/me/venv"], "lies in a home, which the service does not see"),
+        (["net.edgeseg", "--venv", "/home/me/venv"], "/home/me/venv lies in a home, which the service does not see"),
         (["net.edgeseg", "--max-power"], "unknown option --max-power"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(run, bundle, board, arguments, words):
     done = run("install-service.sh", *arguments)
     assert done.returncode == 2
-    assert words in done.stderr
+    assert f"install-service.sh: {words}" in done.stderr
     assert not (board / "var").exists()
 
 
