@@ -1,5 +1,5 @@
 """`python -m edgeseg`: the command line."""
 
-from edgeseg.cli import main
+from edgeseg.cli.process import run
 
-main()
+run()

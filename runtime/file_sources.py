@@ -1,5 +1,6 @@
 """Image folders and video files as sources."""
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -41,6 +42,7 @@ class VideoFileSource(RecordedSource):
             raise SourceError(f"{path} cannot be opened as a video | it is damaged, or of a format that OpenCV lacks")
         self._frame_count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._position = 0
+        self._reading, self._closed = threading.Lock(), False
         own_fps = self._capture.get(cv2.CAP_PROP_FPS)
         if fps is None and not 0 < own_fps < 1000:
             raise InputError(f"{path} does not tell its frame rate | give one: --fps")
@@ -48,9 +50,21 @@ class VideoFileSource(RecordedSource):
         super().__init__(str(path), fps or own_fps, (int(height), int(width)), **schedule)  # type: ignore[arg-type]
 
     def close(self) -> None:
-        self._capture.release()
+        """Free the file; a read that hangs on another thread, as on a network drive, frees it when it comes back."""
+        self._closed = True
+        if self._reading.acquire(blocking=False):
+            self._capture.release()
+            self._reading.release()
 
     def _decode(self, index: int) -> np.ndarray | None:
+        with self._reading:
+            try:
+                return self._decoded(index)
+            finally:
+                if self._closed:
+                    self._capture.release()
+
+    def _decoded(self, index: int) -> np.ndarray | None:
         while self._position < index:
             # Seeking lands on key frames only; grabbing decodes what later frames need and keeps the count right.
             if not self._capture.grab():

@@ -42,8 +42,8 @@ class IteratorSource(Source):
     ) -> None:
         self.name = f"a {type(frames).__name__}"
         self.paced = paced
-        self._items = iter(frames)
-        self._close = getattr(self._items, "close", None)
+        self._iterator = self._items = iter(frames)
+        self._close = getattr(self._iterator, "close", None)
         self._next = 0
         first = [_checked(item, index) for index, item in zip(range(1 if fps else 2), self._items, strict=False)]
         if not first:
@@ -61,7 +61,8 @@ class IteratorSource(Source):
         return Frame(index, captured_at_s, frame_rgb)
 
     def close(self) -> None:
-        if self._close is not None:
+        # A generator that another thread is in, because it hangs, cannot be closed.
+        if self._close is not None and not getattr(self._iterator, "gi_running", False):
             self._close()
 
 

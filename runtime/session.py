@@ -1,5 +1,7 @@
 """A session: one configuration loaded on a device, with its state. `step(frame) -> labels`, `reset()`."""
 
+import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from edgeseg.runtime.pick import Pick
 
 COLOUR_ORDERS = ("RGB", "BGR")
+_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -75,6 +78,7 @@ class Session:
         self.compensation = compensation
         self.schedule = schedule
         self.events = SessionEvents()
+        self._stepping = threading.Lock()
         self.colour_order = colour_order
         self._given_size_hw = None if frame_size_hw is None else (int(frame_size_hw[0]), int(frame_size_hw[1]))
         self._swap_colours = graph_colour_order != colour_order
@@ -132,13 +136,14 @@ class Session:
             DeviceError: the session is closed, or the device failed.
         """
         self._check_frame(frame)
-        self._fill(frame)
-        self._runner.infer()
-        if out is None:
-            return self._runner.labels.copy()
-        if out.shape != self.labels_size_hw or out.dtype != np.uint8:
-            raise InputError(f"out is {_kind(out)} | expected uint8 {self.labels_size_hw}")
-        np.copyto(out, self._runner.labels)
+        with self._stepping:
+            self._fill(frame)
+            self._runner.infer()
+            if out is None:
+                return self._runner.labels.copy()
+            if out.shape != self.labels_size_hw or out.dtype != np.uint8:
+                raise InputError(f"out is {_kind(out)} | expected uint8 {self.labels_size_hw}")
+            np.copyto(out, self._runner.labels)
         return out
 
     def reset(self) -> None:
@@ -165,8 +170,14 @@ class Session:
             self._set_frame_size(asked)
 
     def close(self) -> None:
-        """Free graphs and buffers. May be called twice."""
-        self._runner.deactivate()
+        """Free graphs and buffers. May be called twice. What a step that hangs on another thread uses is left to it."""
+        if not self._stepping.acquire(blocking=False):
+            _log.warning("a step of %s does not return | its session was left behind", self.configuration.name)
+            return
+        try:
+            self._runner.deactivate()
+        finally:
+            self._stepping.release()
 
     def __enter__(self) -> "Session":
         return self
