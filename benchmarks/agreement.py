@@ -23,13 +23,13 @@ import cv2
 import numpy as np
 
 from benchmarks.compensation import Recording, late_scores
-from benchmarks.measure import machine_facts, markdown_table, write_report
+from benchmarks.measure import machine_facts, markdown_table, report_parser, users_errors, write_report
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.classes import CAMVID
 from edgeseg.config import Compensation, parse_compensations
 from edgeseg.data.open import open_dataset
 from edgeseg.data.video import Video
-from edgeseg.errors import EdgesegError, InputError
+from edgeseg.errors import InputError
 from edgeseg.metrics.confusion import ConfusionMatrix
 from edgeseg.metrics.latency_aware import AccuracyTable
 from edgeseg.metrics.rated_table import RatedTable
@@ -150,7 +150,7 @@ def case_row(
 
 def main() -> None:
     """Measure, print the table and write it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.agreement", description=__doc__.splitlines()[0])
+    parser = report_parser("agreement", __doc__)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--bundle", required=True, help="bundle of CamVid's classes")
     parser.add_argument("--configuration", action="append", help="stateless; may be repeated [default: all stateless]")
@@ -160,12 +160,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a step")
     parser.add_argument("--frames", type=int, help="frames of the video; default: all")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the reports")
     options = parser.parse_args()
-    try:
+    with users_errors("agreement"):
         rows = measure(options)
-    except EdgesegError as error:
-        sys.exit(f"benchmarks.agreement: {error}")
     write_report(options.out, "agreement", rows, machine_facts())
     print(markdown_table(rows))
 

@@ -10,17 +10,16 @@ network that anticipates stand for a time o frames after their frame, so that th
 """
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.measure import machine_facts, markdown_table, write_report
+from benchmarks.measure import machine_facts, markdown_table, report_parser, users_errors, write_report
 from edgeseg.accuracy import Accuracy
 from edgeseg.bundle import Bundle
 from edgeseg.config import Compensation, parse_compensations
 from edgeseg.data.open import open_dataset
-from edgeseg.errors import EdgesegError, InputError
+from edgeseg.errors import InputError
 from edgeseg.export.accuracy import EvaluationData
 from edgeseg.export.pipeline import ExportOptions, export_bundle
 from edgeseg.export.source import checkpoint_source
@@ -64,17 +63,14 @@ def _tables(accuracy: Accuracy) -> list[tuple[str, tuple[float, ...], tuple[floa
 
 def main() -> None:
     """Score, print the table and write it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.anticipation", description=__doc__.splitlines()[0])
+    parser = report_parser("anticipation", __doc__)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--data", required=True, help="labelled video that none of them was trained on")
     parser.add_argument("--split", default="val")
     parser.add_argument("--compensation", default=Compensation().name, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the report")
     options = parser.parse_args()
-    try:
+    with users_errors("anticipation"):
         measure(options)
-    except EdgesegError as error:
-        sys.exit(f"benchmarks.anticipation: {error}")
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ over the rounds; on a machine that does other work too, the ratio of the minima 
 
 import argparse
 import statistics
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -22,12 +21,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.measure import interleave, machine_facts, markdown_table, write_report
+from benchmarks.measure import interleave, machine_facts, markdown_table, report_parser, users_errors, write_report
 from edgeseg.classes import CAMVID, ClassSet
 from edgeseg.config import FLOWS, MODES, Compensation
 from edgeseg.data.open import open_dataset
 from edgeseg.data.video import Video
-from edgeseg.errors import EdgesegError, InputError
+from edgeseg.errors import InputError
 from edgeseg.metrics.confusion import ConfusionMatrix, Scores
 from edgeseg.runtime.compensation import Compensator
 from edgeseg.runtime.optical_flow import flow_size_hw, grid_xy, open_flow, unusable_reason
@@ -233,7 +232,7 @@ def cost_rows(
 
 def main() -> None:
     """Measure, print the tables and write them."""
-    parser = argparse.ArgumentParser(prog="benchmarks.compensation", description=__doc__.splitlines()[0])
+    parser = report_parser("compensation", __doc__)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--bundle", help="measure with its predictions too")
     parser.add_argument("--configuration", help="of the bundle; default: the one picked for 15 Hz")
@@ -241,12 +240,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=300, help="camera frames timed")
     parser.add_argument("--frames", type=int, help="frames of each video; default: all")
     parser.add_argument("--street-videos", type=int, default=6)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the reports")
     options = parser.parse_args()
-    try:
+    with users_errors("compensation"):
         measure(options)
-    except EdgesegError as error:
-        sys.exit(f"benchmarks.compensation: {error}")
 
 
 def measure(options: argparse.Namespace) -> None:

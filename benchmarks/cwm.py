@@ -9,7 +9,6 @@ cost is the mean of phase0 and phase1, as they run in turn.
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import onnxruntime as ort
 import torch
 from onnx import ModelProto
 
-from benchmarks.measure import interleave, machine_facts, markdown_table, summary_ms, write_report
+from benchmarks.measure import interleave, machine_facts, markdown_table, report_parser, summary_ms, write_report
 from edgeseg.export.graph_stats import count_macs
 from edgeseg.export.onnx_export import export_module
 from edgeseg.export.rewrites.fold_batch_norm import fold_batch_norm
@@ -131,8 +130,7 @@ def _two_phases(phases: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], t
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cwm", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of cwm.json and cwm.md")
+    parser = report_parser("cwm", __doc__)
     parser.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("H", "W"))
     parser.add_argument("--width", type=float, default=1.0, help="width multiplier of the network")
     parser.add_argument("--rho", type=float, nargs="+", default=(0.0, 0.25))

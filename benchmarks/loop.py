@@ -7,18 +7,16 @@ and the loop over frames in memory as fast as it goes, start and stop of its thr
 through the loop, and the resident memory before and after is compared.
 """
 
-import argparse
 import gc
 import itertools
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-from benchmarks.measure import interleave, machine_facts, write_report
+from benchmarks.measure import interleave, machine_facts, report_parser, write_report
 from edgeseg.bundle import Bundle
 from edgeseg.data.video import Video
 from edgeseg.runtime.clip import noise_frames
@@ -53,13 +51,12 @@ class MemoryVideo(Video):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = report_parser("loop", __doc__)
     parser.add_argument("--bundle", default="shipped:street")
     parser.add_argument("--configuration", action="append", help="may be repeated; default: smallest and largest")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a step")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--frames", type=int, default=40, help="frames a turn")
-    parser.add_argument("--out", default="benchmarks/results")
     options = parser.parse_args()
     bundle = Bundle.open(bundle_path(options.bundle))
     rows: list[dict[str, object]] = []
@@ -77,9 +74,9 @@ def main() -> None:
     facts["memory_growth_mb"] = (
         f"{growth_mb:.2f} over {LEAK_STEPS} steps of {smallest}, at most {LEAK_LIMIT_MB:g} allowed"
     )
-    for path in write_report(Path(options.out), "loop", rows, facts, samples):
+    for path in write_report(options.out, "loop", rows, facts, samples):
         print(path)
-    print((Path(options.out) / "loop.md").read_text())
+    print((options.out / "loop.md").read_text())
 
 
 def _compare(session: Session, bundle: Bundle, rounds: int, frames: int) -> dict[str, list[float]]:

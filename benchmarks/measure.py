@@ -1,4 +1,4 @@
-"""What all benchmarks share: machine facts, interleaved timing, and reports as JSON beside a Markdown table.
+"""What all benchmarks share: options, machine facts, interleaved timing, reports as JSON beside a Markdown table.
 
     seconds = interleave({"dense": run_dense, "phase": run_phase}, rounds=50, warmup=5)
     write_report(out_dir, "cwm", rows, machine_facts(), samples=seconds)
@@ -7,19 +7,48 @@ Within a round every contender has its turn, so that a change of clock or load m
 one each round. Nothing is trimmed: every sample is in the JSON file.
 """
 
+import argparse
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgeseg.atomic import write_text
+from edgeseg.errors import EdgesegError
 from edgeseg.runtime.device import device_facts, versions
 
 PACKAGES = ("onnx", "torch", "openvino")
 """What benchmarks compare with, beside the packages that take part in a step."""
+
+
+def report_parser(name: str, about: str | None) -> argparse.ArgumentParser:
+    """A parser for `python -m benchmarks.NAME`, with `--out` for the folder of its reports.
+
+    Args:
+        about: the benchmark's docstring, whose first line says what it measures.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(about or "").partition("\n")[0])
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("benchmarks/results"),
+        metavar="DIR",
+        help="folder of the reports [default: %(default)s]",
+    )
+    return parser
+
+
+@contextmanager
+def users_errors(name: str) -> Iterator[None]:
+    """Ends the program `benchmarks.NAME` with one line when the user made a mistake."""
+    try:
+        yield
+    except EdgesegError as error:
+        sys.exit(f"benchmarks.{name}: {error}")
 
 
 def machine_facts() -> dict[str, Any]:

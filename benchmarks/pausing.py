@@ -11,14 +11,13 @@ import copy
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from onnx import ModelProto
 
 from benchmarks.cwm import runner
-from benchmarks.measure import interleave, machine_facts, markdown_table, summary_ms, write_report
+from benchmarks.measure import interleave, machine_facts, markdown_table, report_parser, summary_ms, write_report
 from edgeseg.export.graph_stats import count_macs
 from edgeseg.export.onnx_export import export_module
 from edgeseg.export.rewrites.fold_batch_norm import fold_batch_norm
@@ -105,8 +104,7 @@ def table(seconds: dict[str, list[float]], macs: dict[str, int], threads: int) -
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pausing", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of pausing.json, .md")
+    parser = report_parser("pausing", __doc__)
     parser.add_argument("--network", default="segmenter_ti")
     parser.add_argument("--decoder", default="linear", choices=("linear", "mask"))
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"))

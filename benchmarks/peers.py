@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from benchmarks.measure import interleave, machine_facts, summary_ms, write_report
+from benchmarks.measure import interleave, machine_facts, report_parser, summary_ms, write_report
 from benchmarks.peer_networks import PEERS, build_peers
 from benchmarks.peer_sides import (
     Ours,
@@ -193,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=(__doc__ or "").partition("\n")[0])
+    parser = report_parser("peers", __doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="CKPT")
     parser.add_argument("--data", required=True, metavar="PATH", help="labelled video: a folder, or 'street'")
     parser.add_argument("--split", default="val")
@@ -201,7 +201,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bundle", type=Path, help="bundle of CKPT, scored on the same data; default: a sweep of CKPT")
     parser.add_argument("--peer-size", metavar="HxW", help="peers' size; default: the most accurate configuration's")
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), metavar="PEER", help=", ".join(PEERS))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), metavar="DIR")
     parser.add_argument("--rounds", type=_at_least_one, default=100)
     parser.add_argument("--threads", type=_at_least_one, default=usable_cores(), help="CPU threads of every side")
     return parser

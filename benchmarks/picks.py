@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import machine_facts, markdown_table, write_report
+from benchmarks.measure import machine_facts, markdown_table, report_parser, users_errors, write_report
 from edgeseg.bundle import Bundle
 from edgeseg.cli.options import measuring_bar
 from edgeseg.config import DEFAULT_COMPENSATIONS, UNCOMPENSATED, Compensation, parse_compensations
 from edgeseg.data.open import open_dataset
 from edgeseg.device_profile import DeviceProfile
-from edgeseg.errors import EdgesegError, InputError
+from edgeseg.errors import InputError
 from edgeseg.runtime.pick import Pick, PickRow, check_pickable, pick
 from edgeseg.runtime.profiler import profile_bundle
 from edgeseg.shipped import bundle_path
@@ -94,7 +94,7 @@ def rate_rows(picks: Picks, slowest: str | None = None) -> list[dict[str, object
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table and write it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.picks", description=__doc__.splitlines()[0])
+    parser = report_parser("picks", __doc__)
     parser.add_argument("--camvid", type=Path, required=True, help="CamVid's folder")
     parser.add_argument("--bundle", required=True, help="bundle with accuracy tables of the compensations")
     parser.add_argument("--configuration", help="shown as the slowest one [default: the slowest one]")
@@ -102,12 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fps", type=float, nargs="+", default=[15.0, 30.0])
     parser.add_argument("--samples", type=int, default=20, help="per candidate and frame rate")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a step")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the reports")
     options = parser.parse_args(arguments)
-    try:
+    with users_errors("picks"):
         measure(options)
-    except EdgesegError as error:
-        sys.exit(f"benchmarks.picks: {error}")
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -10,13 +10,12 @@ a bundle in turns.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from benchmarks.measure import machine_facts, markdown_table, write_report
+from benchmarks.measure import machine_facts, markdown_table, report_parser, users_errors, write_report
 from edgeseg.bundle import Bundle, BundleConfiguration
 from edgeseg.config import UNCOMPENSATED
-from edgeseg.errors import EdgesegError, InputError
+from edgeseg.errors import InputError
 from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.profiler import profile_bundle
 
@@ -81,17 +80,14 @@ def wins(rows: list[dict[str, object]], method: str = "pause", baseline: str = "
 
 def main() -> None:
     """Measure, print the table and write it."""
-    parser = argparse.ArgumentParser(prog="benchmarks.plans", description=__doc__.splitlines()[0])
+    parser = report_parser("plans", __doc__)
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
     parser.add_argument("--fps", type=float, default=15.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--samples", type=int, default=30, help="per configuration")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of the report")
     options = parser.parse_args()
-    try:
+    with users_errors("plans"):
         measure(options)
-    except EdgesegError as error:
-        sys.exit(f"benchmarks.plans: {error}")
 
 
 def measure(options: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measure import machine_facts, markdown_table, write_report
+from benchmarks.measure import machine_facts, markdown_table, report_parser, write_report
 from edgeseg.cli.options import parse_size_hw
 from edgeseg.data.open import open_dataset
 from edgeseg.export.accuracy import EvaluationData
@@ -111,7 +111,7 @@ def row(fps: float, result: SearchResult, exhaustive: SearchResult) -> dict[str,
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__.splitlines()[0])
+    parser = report_parser("tuning", __doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", default="street")
     parser.add_argument("--split", default="val")
@@ -123,7 +123,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rank-frames", type=int, default=120)
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--fps", type=float, nargs="+", default=(15, 30, 45, 60, 90))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder of tuning.json, .md")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     return parser
 

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measure import interleave, machine_facts, markdown_table, summary_ms, write_report
+from benchmarks.measure import (
+    interleave,
+    machine_facts,
+    markdown_table,
+    report_parser,
+    summary_ms,
+    users_errors,
+    write_report,
+)
+from edgeseg.errors import InputError
 
 
 def test_interleave_takes_turns_and_drops_warmup() -> None:
@@ -50,3 +59,19 @@ def test_report_holds_rows_samples_and_machine(tmp_path: Path) -> None:
     assert document["facts"]["versions"]["numpy"]
     assert "| dense | 2 |" in markdown_path.read_text()
     assert sorted(path.name for path in json_path.parent.iterdir()) == ["demo.json", "demo.md"]
+
+
+def test_parser_says_what_is_measured_and_has_a_folder_for_reports() -> None:
+    parser = report_parser("net", "How fast a net is.\n\nAnd more of it.")
+    assert parser.parse_args([]).out == Path("benchmarks/results")
+    assert parser.parse_args(["--out", "there"]).out == Path("there")
+    assert parser.format_usage().startswith("usage: python -m benchmarks.net ")
+    assert parser.description == "How fast a net is."
+
+
+def test_users_error_ends_a_benchmark_with_one_line_and_others_are_raised() -> None:
+    with pytest.raises(SystemExit) as ended, users_errors("net"):
+        raise InputError("no bundle | give one")
+    assert ended.value.code == "benchmarks.net: no bundle | give one"
+    with pytest.raises(KeyError), users_errors("net"):
+        raise KeyError("a fault of ours")
