@@ -32,6 +32,7 @@ class AdjustedSource(Source):
             raise InputError(f"the colour order is {' or '.join(COLOUR_ORDERS)} | got {colour_order!r}")
         self._source, self._turn, self._swaps = source, _TURNS.get(rotate_deg), colour_order == "BGR"
         self.name, self.fps, self.paced, self.classes = source.name, source.fps, source.paced, source.classes
+        self.fps_origin = source.fps_origin
         height, width = source.size_hw
         self.size_hw = (width, height) if rotate_deg in (90, 270) else (height, width)
 

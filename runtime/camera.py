@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from edgeseg.errors import EdgesegError, InputError, MissingPackageError, SourceError
 from edgeseg.runtime.camera_reader import CameraReader, Stalled
-from edgeseg.runtime.capture import Capture, CaptureLost, DeviceCapture, StreamCapture
+from edgeseg.runtime.capture import Capture, CaptureEnded, CaptureLost, DeviceCapture, RecordingBroken
 from edgeseg.runtime.source import Frame, Source, SourceCounts
+from edgeseg.runtime.stream_capture import Playhead, StreamCapture
 
 DEFAULT_CAMERA_FPS = 30.0
-"""Assumed when a camera does not tell."""
+"""Assumed when a camera does not tell its rate, and its first pictures do not either."""
 PERIODS_OF_A_STALL = 3.0
 """A camera that is slower than its stall limit is given so many periods."""
 HANGING_AT_MOST = 8
@@ -54,13 +55,14 @@ class Reconnection:
 class CameraSource(Source):
     """Frames when they come, the newest one first; the others are missed.
 
-    A capture that ends, stalls or fails is opened again, with waits that double, and the frames' numbers go on. Corrupt
-    pictures are counted and skipped. Frames may change their size in the middle: `size_hw` is that of the first.
+    A capture that is lost, stalls or fails is opened again, with waits that double, and the frames' numbers go on; a
+    recording ends. Corrupt pictures are counted and skipped. Frames may change their size in the middle: `size_hw` is
+    that of the first.
 
     Args:
         name: for messages.
         open_capture: opens it, each time anew; may hang, as reading may.
-        fps: frame rate when the capture tells none.
+        fps: frame rate when the capture tells none; None: the rate at which the first pictures come.
         reconnection: limits.
 
     Raises:
@@ -89,14 +91,14 @@ class CameraSource(Source):
             first_size_hw = self._reader.wait_for_size_hw(threading.Event(), self._limits.open_s)
         except BaseException as error:
             self._reader.leave()
-            if isinstance(error, CaptureLost):
+            if isinstance(error, (CaptureLost, CaptureEnded)):
                 raise SourceError(
                     f"{name} opens but gives no picture | {error} | does another program show it?"
                 ) from error
             raise
         assert first_size_hw is not None
         self.size_hw = self._shown_size_hw = first_size_hw
-        self.fps = self._reader.fps or fps or DEFAULT_CAMERA_FPS
+        self.fps, self.fps_origin = self._rate(fps)
 
     @property
     def counts(self) -> SourceCounts:
@@ -109,6 +111,8 @@ class CameraSource(Source):
             except CaptureLost as loss:
                 self._reconnect(loss, stop)
                 continue
+            except CaptureEnded:
+                return None
             if taken is None:
                 return None
             number, came_at_s, rgb = taken
@@ -122,6 +126,15 @@ class CameraSource(Source):
 
     def close(self) -> None:
         self._reader.leave(CLOSE_S)
+
+    def _rate(self, given_fps: float | None) -> tuple[float, str]:
+        """The frame rate, and where it is known from."""
+        if self._reader.fps:
+            return self._reader.fps, "told"
+        if given_fps:
+            return given_fps, "given"
+        measured = self._reader.measured_fps(self._limits.open_s)
+        return (measured, "measured") if measured else (DEFAULT_CAMERA_FPS, "assumed")
 
     def _new_reader(self) -> CameraReader:
         return CameraReader(self._open, self.name, self._note_corrupt)
@@ -169,8 +182,10 @@ class CameraSource(Source):
         self._reader = self._new_reader()
         try:
             self._reader.wait_for_size_hw(stop, self._limits.open_s)
-        except MissingPackageError:
+        except (MissingPackageError, RecordingBroken):
             raise
+        except CaptureEnded:
+            return None
         except (CaptureLost, EdgesegError) as error:
             self._let_go()
             # What to do is for whoever sits in front of it.
@@ -213,10 +228,11 @@ def open_camera(
         # Names go to logs and pages, where a password has no place.
         name = re.sub(r"//[^/@]*@", "//", address)
         stall_s = max(limits.stall_s, PERIODS_OF_A_STALL / (fps or DEFAULT_CAMERA_FPS))
+        playhead = Playhead()
 
         def open_stream() -> Capture:
             # The watchdog comes first; the hung call comes back a second later and ends its thread.
-            return StreamCapture(address, name=name, open_s=limits.open_s, read_s=stall_s + 1.0)
+            return StreamCapture(address, name=name, open_s=limits.open_s, read_s=stall_s + 1.0, playhead=playhead)
 
         return CameraSource(name, open_stream, fps=fps, reconnection=limits)
     device = int(address) if address.isdecimal() else address

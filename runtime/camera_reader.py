@@ -10,6 +10,13 @@ import numpy as np
 from edgeseg.runtime.capture import Capture, CaptureLost, CorruptPicture
 from edgeseg.runtime.slot import POLL_S
 
+RATE_PICTURES, RATE_S = 8, 0.5
+"""A frame rate is measured over so many pictures and so long at least,"""
+SLOW_RATE_PICTURES, SLOW_RATE_S = 2, 2.0
+"""or these, of a slow camera."""
+BEHIND_S = 1.0
+"""Pictures that had waited tell no rate, but for those of a camera that is faster than it can be read."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -31,9 +38,11 @@ class CameraReader:
         self._changed = threading.Condition()
         self._newest: tuple[int, float, np.ndarray] | None = None
         self._failure: Exception | None = None
-        self._left = False
-        self._came_at_s = time.monotonic()
+        self._left = self._asked = self._is_held = False
+        self._came_at_s = self._opened_at_s = time.monotonic()
         self._corrupt_in_a_row = 0
+        self._rate_from: tuple[int, float] | None = None
+        self._captured_at_s = 0.0
         self.fps: float | None = None
         """As the capture tells it, once it is open."""
         self.pictures = 0
@@ -55,6 +64,7 @@ class CameraReader:
             EdgesegError: it cannot be opened, or is of no use.
         """
         with self._changed:
+            self._release()
             self._wait(stop, limit_s)
             newest, self._newest = self._newest, None
             return newest
@@ -65,12 +75,36 @@ class CameraReader:
             self._wait(stop, limit_s)
             return None if self._newest is None else self._newest[2].shape[:2]
 
+    def measured_fps(self, limit_s: float) -> float | None:
+        """The rate at which pictures come, waiting for some; None where too few have come within `limit_s` seconds."""
+        end_s = time.monotonic() + limit_s
+        with self._changed:
+            self._release()
+            while (rate := self._fps_so_far()) is None and self._failure is None:
+                left_s = end_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._changed.wait(min(left_s, POLL_S))
+            return rate
+
     def leave(self, join_s: float = 0.0) -> None:
         """Nobody takes pictures any more: the thread closes the capture when its call comes back."""
         with self._changed:
             self._left = True
         if join_s:
             self._thread.join(join_s)
+
+    def _release(self) -> None:
+        """A recording that waits for somebody who looks begins now."""
+        if self._asked:
+            return
+        self._asked = True
+        if self._is_held and self._newest is not None:
+            number, _, rgb = self._newest
+            self._came_at_s = time.monotonic()
+            self._newest = (number, self._came_at_s, rgb)
+        self._is_held = False
+        self._changed.notify_all()
 
     def _wait(self, stop: threading.Event, limit_s: float) -> None:
         while self._newest is None and not stop.is_set():
@@ -82,11 +116,20 @@ class CameraReader:
                 raise Stalled(f"nothing came for {limit_s:.1f} s{kind}")
             self._changed.wait(min(left_s, POLL_S))
 
+    def _fps_so_far(self) -> float | None:
+        if self._rate_from is None:
+            return None
+        first, first_s = self._rate_from
+        pictures, passed_s = self.pictures - 1 - first, self._captured_at_s - first_s
+        is_enough = pictures >= RATE_PICTURES and passed_s >= RATE_S
+        is_slow = pictures >= SLOW_RATE_PICTURES and passed_s >= SLOW_RATE_S
+        return pictures / passed_s if is_enough or is_slow else None
+
     def _run(self) -> None:
         try:
             capture = self._open()
             try:
-                self.fps = capture.fps
+                self.fps, self._opened_at_s = capture.fps, time.monotonic()
                 while not self._left:
                     self._read(capture)
             finally:
@@ -114,8 +157,14 @@ class CameraReader:
                 return
             in_a_row, self._corrupt_in_a_row = self._corrupt_in_a_row, 0
             self._newest = (self.pictures, came_at_s, rgb)
+            self._captured_at_s = came_at_s
+            if self._rate_from is None and (not capture.had_waited or time.monotonic() - self._opened_at_s > BEHIND_S):
+                self._rate_from = (self.pictures, came_at_s)
             self.pictures += 1
             self._came_at_s = time.monotonic()
+            self._is_held = capture.is_recording and not self._asked
             self._changed.notify_all()
+            while self._is_held and not self._left:
+                self._changed.wait(POLL_S)
         if in_a_row > 1:
             _log.warning("%s: %d pictures in a row were skipped", self._name, in_a_row)

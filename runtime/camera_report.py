@@ -25,7 +25,7 @@ class CameraReport:
     """What a V4L2 camera offers; other sources cannot be asked."""
     size_hw: tuple[int, int]
     told_fps: float
-    """Frame rate as the source tells it, or is assumed."""
+    """Frame rate as the source tells it; of one that tells none as its first frames do."""
     fps: float
     """Frames per second that came, those included that were not read in time."""
     frames: int

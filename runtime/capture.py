@@ -16,24 +16,27 @@ The 40 ms of RTSP are one period: FFmpeg knows the end of a picture by the begin
 
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
 
 from edgeseg.errors import SourceError
-from edgeseg.optional import require
 
 DRIVER_AGE_S = 1.0
 """A driver's time of a picture is believed when it lies no further back: else its clock is another one."""
-STREAM_OPTIONS = {"rtsp_transport": "tcp", "flags": "low_delay", "fpsprobesize": "0"}
-"""For FFmpeg: over UDP a lost packet is a damaged picture; counting pictures to know the rate takes a second."""
 
 
 class CaptureLost(Exception):
     """The capture gives no more pictures; the message says why."""
+
+
+class CaptureEnded(Exception):
+    """A recording was played to its end."""
+
+
+class RecordingBroken(SourceError):
+    """A recording cannot be played to its end, opened again or not."""
 
 
 class CorruptPicture(Exception):
@@ -45,13 +48,17 @@ class Capture(ABC):
 
     fps: float | None
     """Frames per second as it tells them; None where it does not."""
+    is_recording: bool = False
+    """Whether it is played, to its end: it can wait until somebody looks."""
+    had_waited: bool = False
+    """Whether the picture read last had been there for some time: it came before its time says."""
 
     @abstractmethod
     def read(self) -> tuple[float, np.ndarray]:
         """The next picture: when it came, in seconds, and uint8 `(H, W, 3)` RGB. May block for as long as it likes.
 
         Raises:
-            CaptureLost, CorruptPicture: see there.
+            CaptureLost, CaptureEnded, CorruptPicture: see there.
             SourceError: pictures of this kind will never be of use.
         """
 
@@ -136,79 +143,3 @@ class DeviceCapture(Capture):
             )
         self._has_given = True
         return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGB if picture.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-
-
-class StreamCapture(Capture):
-    """A network stream by PyAV: RTSP, HTTP, and what else its FFmpeg reads.
-
-    Args:
-        url: with its scheme.
-        name: for messages.
-        open_s: how long opening may take.
-        read_s: how long a read may block.
-        clock: seconds.
-
-    Raises:
-        SourceError: it cannot be opened, or holds no video.
-        MissingPackageError: PyAV is not installed.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        name: str,
-        open_s: float,
-        read_s: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._av: Any = require("av", extra="video")
-        self._clock = clock
-        try:
-            self._container = self._av.open(url, options=STREAM_OPTIONS, timeout=(open_s, read_s))
-        except (self._av.FFmpegError, OSError) as error:
-            raise SourceError(
-                f"{name} cannot be opened ({_said(error)}) | does it answer, and is the address right?"
-            ) from error
-        if not self._container.streams.video:
-            self._container.close()
-            raise SourceError(f"{name} holds no video | give the address of a video stream")
-        video = self._container.streams.video[0]
-        # Decoding frames on several threads gives each of them as many frames late.
-        video.thread_type = "SLICE"
-        rate = video.average_rate
-        self.fps = float(rate) if rate else None
-        self._packets = self._container.demux(video)
-        self._decoded: deque[Any] = deque()
-        self._came_at_s = 0.0
-
-    def read(self) -> tuple[float, np.ndarray]:
-        while not self._decoded:
-            self._decode_next()
-        picture = self._decoded.popleft()
-        if picture.is_corrupt:
-            raise CorruptPicture("parts of it are missing")
-        return self._came_at_s, picture.to_ndarray(format="rgb24")
-
-    def close(self) -> None:
-        self._container.close()
-
-    def _decode_next(self) -> None:
-        try:
-            packet = next(self._packets)
-        except StopIteration:
-            raise CaptureLost("the stream ended") from None
-        except (self._av.FFmpegError, OSError) as error:
-            raise CaptureLost(f"the connection is lost: {_said(error)}") from error
-        self._came_at_s = self._clock()
-        try:
-            self._decoded.extend(packet.decode())
-        except self._av.EOFError:
-            raise CaptureLost("the stream ended") from None
-        except self._av.FFmpegError as error:
-            raise CorruptPicture(f"it cannot be decoded: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    """What FFmpeg says, without its numbers and the address."""
-    return str(getattr(error, "strerror", None) or error)

@@ -49,7 +49,7 @@ class IteratorSource(Source):
         if not first:
             raise SourceError(f"{self.name} has no frames | {_WANTED}")
         self.size_hw = first[0][1].shape[:2]
-        self.fps = fps or _rate(first)
+        self.fps, self.fps_origin = (fps, "given") if fps else (_rate(first), "measured")
         self._items = chain(first, self._items)
 
     def read(self, stop: threading.Event) -> Frame | None:

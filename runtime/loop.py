@@ -257,6 +257,7 @@ class Loop:
             configuration=self.session.configuration.name,
             source=self.source.name,
             source_fps=self.source.fps,
+            source_fps_origin=self.source.fps_origin,
             seconds=0.0 if self._first_captured_at is None else end - self._first_captured_at,
             results=self._publisher.published,
             frames_captured=self._captured,

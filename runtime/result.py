@@ -139,6 +139,8 @@ class LoopSummary:
     session_events: dict[str, int] = field(default_factory=dict)
     """How often the session was `switched` to another configuration, `restarted` after a step that hung, or `reset`
     where the video broke off."""
+    source_fps_origin: str = "told"
+    """Where `source_fps` is known from: `Source.fps_origin`."""
     last_events: tuple[SessionEvent, ...] = ()
     """The last of these, with the reasons."""
 

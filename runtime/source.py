@@ -60,6 +60,9 @@ class Source(ABC):
     name: str
     fps: float
     """Frames per second."""
+    fps_origin: str = "told"
+    """Where the rate is known from: `told` by the source, `given` by the user where that tells none, else `measured`
+    by its first frames, or `assumed`."""
     size_hw: tuple[int, int]
     paced: bool
     """Whether frames come at their time, taken or not; False: each frame waits until it is asked for."""

@@ -213,17 +213,23 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
     picked = f", picked: predicted sLAmIoU {pick.row.streaming_lamiou:.3f} at {pick.fps:g} frames/s" if pick else ""
     if pick and pick.row.configuration != summary.configuration:
         picked = f" at the end; {pick.row.configuration} was picked"
+    rate_origin = "" if summary.source_fps_origin == "told" else f", {summary.source_fps_origin}"
+    # A camera that is lost now and then leads to many of the one kind.
+    resets = [event for event in summary.last_events if event.kind == "reset"]
+    events = [event for event in summary.last_events if event.kind != "reset" or event is resets[-1]]
     lines = [
         f"configuration  {summary.configuration}{picked}",
-        f"source         {summary.source}, {summary.source_fps:g} frames/s",
+        f"source         {summary.source}, {summary.source_fps:.5g} frames/s{rate_origin}",
         f"schedule       {summary.schedule}",
-        *(f"{event.kind:<14} {event.configuration}: {event.reason}" for event in summary.last_events),
+        *(f"{event.kind:<14} {event.configuration}: {event.reason}" for event in events),
         f"results        {summary.results} in {summary.seconds:.1f} s, {summary.fps:.1f} frames/s",
         f"step           {figures(summary.step_ms)} ms",
         f"age            {figures(summary.age_ms)} ms when published",
         f"dropped        {summary.frames_dropped} frames while busy, {summary.frames_missed} missed by the source, "
         f"{summary.results_dropped} results not taken",
     ]
+    if resets:
+        lines.append(f"state          begun anew {summary.session_events['reset']} times, where the video broke off")
     if summary.reconnects or summary.stalls or summary.corrupt_frames:
         lines.append(
             f"camera         lost and back {summary.reconnects} times, {summary.stalls} stalls, "

@@ -55,6 +55,7 @@ def test_run_turns_the_pictures(bundle, filming, tmp_path):
                "--colour-order", "bgr", "--json-lines", str(tmp_path / "lines")],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert " frames/s, measured\n" in result.stdout
     # What was red is blue.
     assert [json.loads(line)["pixels"] for line in (tmp_path / "lines").read_text().splitlines()] == [
         {"2": 32 * 48}

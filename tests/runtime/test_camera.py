@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import InputError, SourceError
-from edgeseg.runtime.camera import CameraSource, Reconnection, open_camera
+from edgeseg.runtime.camera import DEFAULT_CAMERA_FPS, CameraSource, Reconnection, open_camera
 from edgeseg.runtime.capture import Capture, CaptureLost, DeviceCapture
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.session import load
@@ -322,6 +322,55 @@ def test_no_more_than_a_few_calls_hang_at_once(monkeypatch):
     assert len(calls) == 8
     hold.set()
     first.released.set()
+
+
+class Untold(Held):
+    """Tells no rate. Ten pictures had waited when it was opened; then one comes every tenth of a second."""
+
+    fps = None
+
+    def __init__(self, pictures: int) -> None:
+        super().__init__([picture(1)] * pictures)
+        self._read = 0
+
+    def read(self):
+        number, self._read = self._read, self._read + 1
+        self.had_waited = number < 10
+        _, rgb = super().read()
+        return max(0, number - 10) / 10, rgb
+
+
+def test_a_rate_that_is_not_told_is_that_of_the_first_pictures_but_for_those_that_had_waited():
+    capture = Untold(40)
+    source = CameraSource("camera 0", lambda: capture, reconnection=QUICK)
+    assert (source.fps, source.fps_origin) == (pytest.approx(10.0), "measured")
+    capture.released.set()
+    source.close()
+
+
+def test_a_rate_is_assumed_when_too_few_pictures_come_to_measure_it():
+    capture = Untold(13)
+    source = CameraSource("camera 0", lambda: capture, reconnection=Reconnection(open_s=0.2))
+    assert (source.fps, source.fps_origin) == (DEFAULT_CAMERA_FPS, "assumed")
+    capture.released.set()
+    source.close()
+
+
+def test_a_rate_that_is_given_is_believed_where_none_is_told():
+    capture = Untold(13)
+    source = CameraSource("camera 0", lambda: capture, fps=12.0)
+    assert (source.fps, source.fps_origin) == (12.0, "given")
+    capture.released.set()
+    source.close()
+
+
+def test_the_rate_of_a_stream_without_timing_is_measured(server):
+    with repeating(lambda number: server.send(picture(number % 200)), every_s=0.05):
+        source = open_camera(server.url, reconnection=QUICK)
+        source.close()
+    # Twenty a second, or fewer on a busy machine, and not the thirty that were assumed.
+    assert 5 < source.fps < 25
+    assert source.fps_origin == "measured"
 
 
 class Device:

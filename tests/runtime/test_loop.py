@@ -6,7 +6,7 @@ import pytest
 
 from edgeseg.errors import DeviceError, InputError, SourceError
 from edgeseg.metrics.streaming import streaming_offsets
-from edgeseg.runtime.loop import Loop
+from edgeseg.runtime.loop import STOP_S, Loop
 from edgeseg.runtime.session import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
@@ -384,3 +384,73 @@ def test_a_network_without_state_has_nothing_to_forget(session):
         loop.wait()
     assert loop.summary.results == 3
     assert loop.summary.session_events == {}
+
+
+class HangingSource(ScriptedSource):
+    """Hangs in its driver after the frames that were allowed, whoever wants to stop, until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+        self.is_hanging, self.let_go = threading.Event(), threading.Event()
+
+    def read(self, stop: threading.Event) -> Frame | None:
+        if not self.allowed.acquire(blocking=False):
+            self.is_hanging.set()
+            assert self.let_go.wait(30)
+            return None
+        self.allowed.release()
+        return super().read(stop)
+
+
+def test_a_source_that_hangs_is_left_behind_within_two_seconds(session, caplog):
+    assert STOP_S < 2
+    source = HangingSource()
+    source.allowed.release(1)
+    with Loop(session, source) as loop:
+        assert next(iter(loop)).frame_index == 0
+        assert source.is_hanging.wait(10)
+        begin_s = time.monotonic()
+    assert time.monotonic() - begin_s < 10
+    assert "scripted does not answer | its thread was left behind" in caplog.text
+    assert threads_of_loops() == ["edgeseg-capture"]
+    source.let_go.set()
+    until(lambda: threads_of_loops() == [])
+
+
+def test_a_step_that_hangs_is_an_error_and_its_session_is_left_to_it(bundle, caplog, monkeypatch):
+    monkeypatch.setattr("edgeseg.runtime.loop.FIRST_STEP_S", 0.1)
+    source, session = ScriptedSource(9), load(bundle, configuration="plain_32x48", threads=1)
+    hangs, let_go = threading.Event(), threading.Event()
+    infer = session._runner.infer
+
+    def hang() -> None:
+        hangs.set()
+        assert let_go.wait(30)
+        infer()
+
+    monkeypatch.setattr(session._runner, "infer", hang)
+    source.allowed.release(1)
+    with pytest.raises(DeviceError, match=r"does not return \| its thread was left behind"), Loop(session, source):
+        assert hangs.wait(10)
+    session.close()
+    assert "its session was left behind" in caplog.text
+    assert session._runner.is_active
+    let_go.set()
+    until(lambda: threads_of_loops() == [])
+    session.close()
+    assert not session._runner.is_active
+
+
+def test_a_slow_step_is_waited_for(session, monkeypatch):
+    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.05)
+    held, source = HeldSession(session), ScriptedSource(2)
+    source.allowed.release(1)
+    with Loop(held, source) as loop:
+        assert held.entered.acquire(timeout=10)
+        time.sleep(0.3)
+        held.allowed.release()
+        next(iter(loop))
+        source.allowed.release()
+        assert held.entered.acquire(timeout=10)
+        threading.Timer(0.3, held.allowed.release).start()
+    assert loop.summary.results == 2

@@ -178,6 +178,27 @@ def test_the_frame_at_which_a_video_broke_is_named_when_it_is_cut_off(tmp_path):
         read_all(VideoFileSource(tmp_path / "cut.avi", paced=False))
 
 
+def test_a_file_is_freed_after_the_read_that_hangs_in_it(tmp_path, monkeypatch):
+    write_video(tmp_path / "v.avi", 3)
+    source = VideoFileSource(tmp_path / "v.avi", paced=False)
+    hangs, let_go, decoded = threading.Event(), threading.Event(), source._decoded
+
+    def hang(index: int) -> np.ndarray | None:
+        hangs.set()
+        assert let_go.wait(10)
+        return decoded(index)
+
+    monkeypatch.setattr(source, "_decoded", hang)
+    reading = threading.Thread(target=source.read, args=(threading.Event(),))
+    reading.start()
+    assert hangs.wait(10)
+    source.close()
+    assert source._capture.isOpened()
+    let_go.set()
+    reading.join()
+    assert not source._capture.isOpened()
+
+
 def test_a_file_that_is_no_video_is_refused(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"not a video at all" * 20)
     with pytest.raises(SourceError, match="cannot be opened as a video"):
