@@ -15,19 +15,16 @@ from torch import Tensor, nn
 
 from edgeseg.data.unseen import refuse_trained_on, trainings
 from edgeseg.data.video import Dataset
-from edgeseg.errors import ArtifactError, DeviceError, InputError
-from edgeseg.models.cwm import apply_cwm, generator_from_dict, reset_state
-from edgeseg.models.pausing import RandomisedPausing
-from edgeseg.models.reductions import add_auxiliary_decoder
-from edgeseg.models.registry import build_network, complete_options, network_options
+from edgeseg.errors import DeviceError, InputError
+from edgeseg.models.cwm import reset_state
 from edgeseg.models.training_outputs import GivesTrainingOutputs, TrainingOutputs
-from edgeseg.models.vit import patch_grid, resize_position_table
-from edgeseg.models.vit_segmenter import VitSegmenter
-from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_meta, read_tensors, save_checkpoint
+from edgeseg.training.checkpoint import read_meta, save_checkpoint
 from edgeseg.training.csv_log import append_row, begin_log
-from edgeseg.training.losses import Loss, at_label_size, build_loss, needs_outputs, with_auxiliary
+from edgeseg.training.first_weights import check_same_network, load_first_weights
+from edgeseg.training.losses import Loss, at_label_size
+from edgeseg.training.new_network import new_network
+from edgeseg.training.objective import takes_outputs, training_loss, training_method
 from edgeseg.training.optimiser import build_optimiser, learning_rate, load_state, read_counters, save_state
-from edgeseg.training.pruning import PruningMethod, prepare_pruning, with_pruning_heads
 from edgeseg.training.qat import QuantisationAware
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.samples import Batch, SampleSource, class_weights, network_inputs, prefetched
@@ -101,7 +98,7 @@ class _Trainer:
         self.recipe, self.dataset, self.out, self.device = recipe, dataset, out, device
         self.step = 0
         self.scores: dict[str, Any] = {}
-        self.network, self.meta = _new_network(recipe, dataset)
+        self.network, self.meta = new_network(recipe, dataset)
         self.rounding = QuantisationAware(self.network, self.meta, recipe) if recipe.qat is not None else None
         self.source = SampleSource(dataset, recipe, self.meta.input_frames)
         self.validate = Validator(dataset, recipe, self.meta)
@@ -110,8 +107,8 @@ class _Trainer:
         layers = self.network.modules()
         self.norms = {layer: layer.momentum for layer in layers if isinstance(layer, nn.BatchNorm2d)}
         self.loss: Loss
-        self.with_outputs = needs_outputs(recipe.loss.name) or bool(recipe.pausing or recipe.pruning)
-        self.method = _training_method(recipe, self.network)
+        self.with_outputs = takes_outputs(recipe)
+        self.method = training_method(recipe, self.network)
         self.mixed = recipe.run.mixed_precision and device.type == "cuda"
         self.half = torch.bfloat16 if self.mixed and torch.cuda.is_bf16_supported() else torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.mixed and self.half is torch.float16)
@@ -139,47 +136,17 @@ class _Trainer:
                 "then give that checkpoint with --start-from"
             )
         weights = class_weights(self.recipe.loss.class_weights, self.source.class_shares())
-        options = self.recipe.loss
-        if self.with_outputs and not isinstance(self.method, GivesTrainingOutputs):
-            raise InputError(
-                f"loss.name = {options.name!r} needs more than the logits that {self.meta.architecture} gives | "
-                "use cross_entropy, or a network that gives it"
-            )
-        self.loss = build_loss(
-            options.name,
-            ignore_value=self.meta.classes.ignore_value,
-            class_weights=None if weights is None else torch.from_numpy(weights).to(self.device),
-            gamma=options.gamma,
-            alpha=options.alpha,
-            beta=options.beta,
-        )
-        if self.recipe.pausing is not None:
-            self.loss = with_auxiliary(self.loss, self.recipe.pausing.aux_weight)
-        if self.recipe.pruning is not None:
-            self.loss = with_pruning_heads(
-                self.loss,
-                self.recipe.pruning.aux_weight,
-                ignore_value=self.meta.classes.ignore_value,
-                takes_outputs=needs_outputs(options.name),
-            )
+        on_device = None if weights is None else torch.from_numpy(weights).to(self.device)
+        self.loss = training_loss(self.recipe, self.method, self.meta.classes, on_device)
         begin_log(self.out / LOG_FILE, self.step)
 
     def _start_from(self, path: Path | str) -> None:
         meta = read_meta(path)
-        mine, theirs = (self.meta.architecture, self.meta.options), (meta.architecture, meta.options)
-        if mine[0] != theirs[0] or _but_size(complete_options(*mine)) != _but_size(complete_options(*theirs)):
-            raise ArtifactError(f"{path}: checkpoint of another network | got {theirs}, expected {mine}")
+        check_same_network(self.meta, meta, path)
         refuse_trained_on(meta.trained_on, self.dataset, self.recipe.data.val_split, str(path))
         if self.rounding is not None:
             self.rounding.check_start(meta, path)
-        tensors = read_tensors(path)[0]
-        if meta.auxiliary is None:
-            # A network that learns to pause starts from one that does not [C 3.4]; its auxiliary decoder is fresh.
-            fresh = {name: each for name, each in self.network.state_dict().items() if name.startswith("auxiliary.")}
-            tensors = fresh | tensors
-        if isinstance(self.network, VitSegmenter):
-            tensors = _on_grid_of(self.network, tensors, complete_options(*theirs)["size_hw"])
-        load_weights(self.network, tensors, str(path))
+        load_first_weights(self.network, path, meta)
         self._remember(trainings(meta.trained_on))
         if self.rounding is not None:
             self.meta = replace(self.meta, int8=self.rounding.calibrate(self.source, self._look))
@@ -313,86 +280,6 @@ class _Trainer:
             "int8": self.meta.int8.as_dict() if self.meta.int8 else None,
         }
         save_state(self.state_path, self.network, self.optimiser, counters)
-
-
-def _new_network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, CheckpointMeta]:
-    """The network that the recipe asks for, with seeded weights, and its metadata."""
-    torch.manual_seed(recipe.run.seed)
-    options = _network_options(recipe)
-    network = build_network(recipe.network.name, len(dataset.classes), **options)
-    input_frames = int(network.input_frames)  # type: ignore[arg-type]
-    cwm = None
-    if recipe.cwm is not None:
-        generator = {"generator": recipe.cwm.generator, "rho": recipe.cwm.rho}
-        if recipe.cwm.generator == "bi_step":
-            generator["align"] = recipe.cwm.align
-        made = generator_from_dict(generator)
-        example = torch.zeros(1, 3 * input_frames, *recipe.data.size_hw)
-        cwm = {**made.as_dict(), "masked": apply_cwm(network, made, example=example, exclude=recipe.cwm.exclude)}
-    auxiliary: dict[str, Any] | None = None
-    if recipe.pausing is not None:
-        add_auxiliary_decoder(network, len(dataset.classes))
-        auxiliary = {"layers": [], "criterion": recipe.pausing.criterion}
-    if recipe.pruning is not None:
-        prepare_pruning(network, recipe.pruning)
-    videos = dataset.videos(recipe.data.train_split)
-    meta = CheckpointMeta(
-        architecture=recipe.network.name,
-        options=options,
-        classes=dataset.classes,
-        input_frames=input_frames,
-        target_offset=recipe.sequence.target_offset,
-        frame_stride=recipe.sequence.frame_stride,
-        cwm=cwm,
-        auxiliary=auxiliary,
-        trained_on={
-            "dataset": dataset.name,
-            "splits": [recipe.data.train_split],
-            "fps": recipe.data.fps if recipe.data.stills else videos[0].fps,
-            "size_hw": list(recipe.data.size_hw),
-        },
-        recipe=recipe.as_dict(),
-    )
-    return network, meta
-
-
-def _training_method(recipe: Recipe, network: nn.Module) -> nn.Module | RandomisedPausing | PruningMethod:
-    """What makes the outputs that are trained on: the network itself, or one that pauses or prunes by the recipe."""
-    if recipe.pruning is not None:
-        return PruningMethod(network, recipe.pruning)
-    pausing = recipe.pausing
-    if pausing is None:
-        return network
-    if needs_outputs(recipe.loss.name):
-        raise InputError(
-            f"[pausing] goes with losses on logits | got loss.name = {recipe.loss.name!r}, expected cross_entropy"
-        )
-    assert isinstance(network, VitSegmenter)
-    return RandomisedPausing(network, pausing.layers, pausing.proportions, pausing.criterion)
-
-
-def _network_options(recipe: Recipe) -> dict[str, Any]:
-    """What the network is built with; a position table is for the images trained on unless the recipe says more."""
-    known = network_options(recipe.network.name)
-    options = dict(recipe.network.options)
-    if "width" in known:
-        options = {"width": 1.0} | options
-    if "size_hw" in known:
-        options = {"size_hw": list(recipe.crop_hw)} | options
-    return options
-
-
-def _but_size(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != "size_hw"}
-
-
-def _on_grid_of(network: VitSegmenter, tensors: dict[str, Tensor], size_hw: Sequence[int]) -> dict[str, Tensor]:
-    """Weights of a network built for `size_hw` with their position table resized for `network`."""
-    encoder, name = network.encoder, "encoder.pos_embed"
-    from_hw = patch_grid(list(size_hw), encoder.size.patch)
-    if from_hw == encoder.grid_hw or name not in tensors:
-        return tensors
-    return {**tensors, name: resize_position_table(tensors[name], from_hw, encoder.grid_hw, encoder.resize_mode)}
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
