@@ -39,7 +39,7 @@ def live_view(
     try:
         note = "" if listener.token is None else ", opened with ?token=..."
         click.echo(f"live view  {listener.url}{note}", err=True)
-        if not listener.is_loopback and listener.tls is None:
+        if not listener.is_loopback and listener.tls_cert is None:
             click.echo("live view  the token and the pictures travel unencrypted without --tls-cert", err=True)
         yield lambda loop: Viewer(loop, listener)
     finally:

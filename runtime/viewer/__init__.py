@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeseg.runtime.viewer.address import Listener, Serving, listen
     from edgeseg.runtime.viewer.connections import Limits
-    from edgeseg.runtime.viewer.server import Viewer
+    from edgeseg.runtime.viewer.live_view import Viewer
 
 _WHERE = {
     "Limits": "edgeseg.runtime.viewer.connections",
     "Listener": "edgeseg.runtime.viewer.address",
     "Serving": "edgeseg.runtime.viewer.address",
-    "Viewer": "edgeseg.runtime.viewer.server",
+    "Viewer": "edgeseg.runtime.viewer.live_view",
     "listen": "edgeseg.runtime.viewer.address",
 }
 

@@ -1,5 +1,6 @@
 """Where the live view listens, who may read it, and how it is encrypted; what is wrong is said before anything runs."""
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -79,7 +80,9 @@ class Listener:
     """An open port, and what a viewer needs to get in."""
 
     sock: socket.socket
-    tls: ssl.SSLContext | None
+    tls_cert: Path | None
+    """Certificate chain, PEM, that has been tried with its key; None: unencrypted."""
+    tls_key: Path | None
     token: str | None = field(repr=False)
     is_loopback: bool
 
@@ -93,10 +96,12 @@ class Listener:
         """Address of the page, without the token."""
         host = str(self.sock.getsockname()[0])
         shown = f"[{host}]" if ":" in host else host
-        return f"{'http' if self.tls is None else 'https'}://{shown}:{self.port}/"
+        return f"{'http' if self.tls_cert is None else 'https'}://{shown}:{self.port}/"
 
     def close(self) -> None:
-        """Close the port."""
+        """Close the port, also where another process still has it."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
 
 
@@ -120,7 +125,7 @@ def listen(serving: Serving) -> Listener:
             f"--serve {serving.host}:{serving.port} shows the camera to the network | give --token or --token-file, or "
             f"serve on this machine alone: --serve {serving.port}"
         )
-    context = None if serving.tls_cert is None or serving.tls_key is None else _tls(serving.tls_cert, serving.tls_key)
+    tls_context(serving.tls_cert, serving.tls_key)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -137,10 +142,17 @@ def listen(serving: Serving) -> Listener:
         raise InputError(
             f"--serve: {serving.host}:{serving.port} cannot be used ({error.strerror}) | {advice}"
         ) from error
-    return Listener(sock, context, serving.token, is_loopback)
+    return Listener(sock, serving.tls_cert, serving.tls_key, serving.token, is_loopback)
 
 
-def _tls(cert: Path, key: Path) -> ssl.SSLContext:
+def tls_context(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """What encrypts connections; None without a certificate.
+
+    Raises:
+        InputError: certificate or key are missing or do not go together.
+    """
+    if cert is None or key is None:
+        return None
     for option, path in (("--tls-cert", cert), ("--tls-key", key)):
         try:
             path.open("rb").close()

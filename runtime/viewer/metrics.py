@@ -1,12 +1,11 @@
 """The loop's figures in the text format of Prometheus."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.optional import require
-from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.viewer.facts import public_name
-from edgeseg.runtime.viewer.hub import BUCKETS_S, Histogram, Hub
+from edgeseg.runtime.viewer.board import BUCKETS_S, Histogram
+from edgeseg.runtime.viewer.board_reader import BoardReader
 
 if TYPE_CHECKING:
     from edgeseg.runtime.viewer.connections import Connections
@@ -20,39 +19,37 @@ _COUNTS = {
 
 
 class LoopCollector:
-    """Reads the figures when they are asked for: no time series is kept, and the loop counts nothing for it."""
+    """Gives the figures as they are when they are asked for: no time series is kept.
 
-    def __init__(self, loop: Loop, hub: Hub, connections: "Connections") -> None:
-        self._loop, self._hub, self._connections = loop, hub, connections
+    Args:
+        facts: as `edgeseg.runtime.viewer.facts.loop_facts`.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], board: BoardReader, connections: "Connections") -> None:
+        self._facts, self._board, self._connections = facts, board, connections
 
     def collect(self) -> Iterator[Any]:
         """Metric families of prometheus_client."""
         core = require("prometheus_client.core", extra="live")
-        loop, hub = self._loop, self._hub
-        newest = hub.newest
-        counts = loop.counts
-        configuration = loop.session.configuration.name if newest is None else newest.result.configuration
+        facts, board = self._facts, self._board
+        figures = board.figures()
         info = core.InfoMetricFamily("edgeseg_loop", "What runs.")
-        info.add_metric(
-            (),
-            {
-                "configuration": configuration,
-                "compensation": loop.compensation.name,
-                "source": public_name(loop.source.name),
-            },
-        )
+        info.add_metric((), {name: facts[name] for name in ("configuration", "compensation", "source")})
         yield info
-        results = 0 if newest is None else newest.number
-        yield core.CounterMetricFamily("edgeseg_results", "Label maps that the live view was given.", value=results)
-        for name, text in _COUNTS.items():
-            yield core.CounterMetricFamily(f"edgeseg_{name}", text, value=counts[name])
-        yield core.GaugeMetricFamily("edgeseg_source_fps", "Frame rate that the source states.", value=loop.source.fps)
-        yield core.GaugeMetricFamily("edgeseg_results_fps", "Results per second of late.", value=hub.fps())
-        yield core.GaugeMetricFamily(
-            "edgeseg_seconds_since_result", "Since the last result, or since the start.", value=hub.silent_s
+        yield core.CounterMetricFamily(
+            "edgeseg_results", "Label maps that the live view was given.", value=figures.number
         )
-        yield _histogram(core, "edgeseg_step_seconds", "What a step of the network took.", hub.step)
-        yield _histogram(core, "edgeseg_age_seconds", "Age of the labels when they could be read.", hub.age)
+        for name, text in _COUNTS.items():
+            yield core.CounterMetricFamily(f"edgeseg_{name}", text, value=facts["counts"][name])
+        yield core.GaugeMetricFamily(
+            "edgeseg_source_fps", "Frame rate that the source states.", value=facts["source_fps"]
+        )
+        yield core.GaugeMetricFamily("edgeseg_results_fps", "Results per second of late.", value=board.fps())
+        yield core.GaugeMetricFamily(
+            "edgeseg_seconds_since_result", "Since the last result, or since the start.", value=board.silent_s(figures)
+        )
+        yield _histogram(core, "edgeseg_step_seconds", "What a step of the network took.", figures.step)
+        yield _histogram(core, "edgeseg_age_seconds", "Age of the labels when they could be read.", figures.age)
         yield core.GaugeMetricFamily(
             "edgeseg_viewer_connections", "Open connections of viewers.", value=len(self._connections)
         )
@@ -66,7 +63,7 @@ class LoopCollector:
 def _histogram(core: Any, name: str, text: str, histogram: Histogram) -> Any:
     family = core.HistogramMetricFamily(name, text)
     total, buckets = 0, []
-    for limit_s, count in zip((*map(str, BUCKETS_S), "+Inf"), list(histogram.counts), strict=True):
+    for limit_s, count in zip((*map(str, BUCKETS_S), "+Inf"), histogram.counts, strict=True):
         total += count
         buckets.append((limit_s, total))
     family.add_metric((), buckets, histogram.sum_s)

@@ -5,6 +5,7 @@ Nothing is encoded while nobody looks.
 
 import asyncio
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
@@ -16,15 +17,12 @@ import numpy as np
 
 from edgeseg.classes import ClassSet
 from edgeseg.runtime.overlay import overlay, resize_labels
-from edgeseg.runtime.result import Result
-from edgeseg.runtime.viewer.hub import Hub, Offered
+from edgeseg.runtime.viewer.board_reader import Shown
+from edgeseg.runtime.viewer.link import Frames
 
 SIDE_MAX = 1280
 """Longest side of what moves, in pixels: more is nothing to look at and all the more to send."""
 JPEG_QUALITY = 80
-FPS_MAX = 15.0
-"""Pictures per second of a form, at most."""
-SNAPSHOT_FPS_MAX = 2.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Picture:
     """An encoded result."""
 
     number: int
-    """Of the result, as in `Offered`; 0: none."""
+    """Of the result, as in `Shown`; 0: none."""
     data: bytes
 
 
@@ -41,11 +39,11 @@ def jpeg(frame_rgb: np.ndarray) -> bytes:
     return _encoded(".jpg", cv2.cvtColor(frame_rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
-def layers(result: Result, state: Mapping[str, Any]) -> bytes:
+def layers(shown: Shown, state: Mapping[str, Any]) -> bytes:
     """What the page composes by itself: three little-endian uint32 with the lengths of what follows: `state` as JSON,
     the camera's frame as JPEG, and the labels as a grey PNG, whose values are the label values."""
-    frame_rgb = _fitted(result.frame_rgb)
-    labels = result.labels
+    frame_rgb = _fitted(shown.frame_rgb)
+    labels = shown.labels
     if labels.shape[0] > frame_rgb.shape[0]:
         labels = resize_labels(labels, (frame_rgb.shape[0], frame_rgb.shape[1]))
     parts = (
@@ -56,14 +54,14 @@ def layers(result: Result, state: Mapping[str, Any]) -> bytes:
     return struct.pack("<3I", *map(len, parts)) + b"".join(parts)
 
 
-def overlay_jpeg(result: Result, classes: ClassSet) -> bytes:
+def overlay_jpeg(shown: Shown, classes: ClassSet) -> bytes:
     """The labels' colours over the frame as JPEG, not larger than `SIDE_MAX`."""
-    return jpeg(overlay(_fitted(result.frame_rgb), result.labels, classes))
+    return jpeg(overlay(_fitted(shown.frame_rgb), shown.labels, classes))
 
 
-def overlay_png(result: Result, classes: ClassSet) -> bytes:
+def overlay_png(shown: Shown, classes: ClassSet) -> bytes:
     """`edgeseg.runtime.overlay.overlay` of the whole frame as PNG, pixel for pixel."""
-    picture = overlay(result.frame_rgb, result.labels, classes)
+    picture = overlay(shown.frame_rgb, shown.labels, classes)
     return _encoded(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
@@ -72,13 +70,13 @@ class Pictures:
 
     Args:
         encode: makes the picture's bytes; called on a thread of `executor`.
-        fps_max: results that come faster are left out.
+        fps_max: pictures per second, where they are to be fewer than `frames` gives.
     """
 
     def __init__(
-        self, hub: Hub, executor: Executor, encode: Callable[[Offered], bytes], *, fps_max: float = FPS_MAX
+        self, frames: Frames, executor: Executor, encode: Callable[[Shown], bytes], *, fps_max: float = math.inf
     ) -> None:
-        self._hub, self._executor, self._encode = hub, executor, encode
+        self._frames, self._executor, self._encode = frames, executor, encode
         self._period_s = 1.0 / fps_max
         self._began_s = -self._period_s
         self._newest = Picture(0, b"")
@@ -88,28 +86,18 @@ class Pictures:
         """The newest picture that is newer than result `number`, waiting for one."""
         while self._newest.number <= number:
             if self._task is None or self._task.done():
-                self._task = asyncio.get_running_loop().create_task(self._refresh())
+                self._task = asyncio.get_running_loop().create_task(self._refresh(number))
             # A viewer that leaves must not take the picture away from the others.
             await asyncio.shield(self._task)
         return self._newest
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, number: int) -> None:
+        """Make one that is newer than result `number`."""
         loop = asyncio.get_running_loop()
-        await self._newer_result()
-        wait_s = self._began_s + self._period_s - loop.time()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+        await asyncio.sleep(self._began_s + self._period_s - loop.time())
         self._began_s = loop.time()
-        offered = self._hub.newest
-        assert offered is not None
-        self._newest = Picture(offered.number, await loop.run_in_executor(self._executor, self._encode, offered))
-
-    async def _newer_result(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (offered := self._hub.newest) is None or offered.number <= self._newest.number:
-            came = self._hub.next_result(loop)
-            if self._hub.newest is offered:
-                await came
+        shown = await self._frames.after(number)
+        self._newest = Picture(shown.number, await loop.run_in_executor(self._executor, self._encode, shown))
 
 
 def _fitted(frame_rgb: np.ndarray) -> np.ndarray:

@@ -1,147 +1,56 @@
-"""The live view of a loop: a thread with an event loop of its own that serves a page, pictures and figures."""
+"""The live view's server: an event loop that answers viewers with what the loop's process tells."""
 
 import asyncio
-import contextlib
 import logging
-import os
-import sys
-import threading
-import time
+import mmap
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from edgeseg.errors import InputError
 from edgeseg.optional import require
-from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.result import Result
-from edgeseg.runtime.viewer.access import Access
-from edgeseg.runtime.viewer.address import Listener, Serving, listen
-from edgeseg.runtime.viewer.connections import Connections, Limits
-from edgeseg.runtime.viewer.hub import Hub
-from edgeseg.runtime.viewer.pictures import FPS_MAX
+from edgeseg.runtime.viewer.address import tls_context
+from edgeseg.runtime.viewer.board_reader import BoardReader
+from edgeseg.runtime.viewer.connections import Connections
+from edgeseg.runtime.viewer.link import Link
+from edgeseg.runtime.viewer.setup import Setup
 from edgeseg.runtime.viewer.site import Site
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
 
-STALE_S = 5.0
-CLOSE_S = 1.5
-"""How long `close` waits for the server's thread."""
-NICE = 5
-"""Of the viewer's threads, and not more: one that hardly ever ran would keep Python's lock from the loop meanwhile."""
 _HEAD_LINE_BYTES = 4096
 _log = logging.getLogger(__name__)
 
 
-class Viewer:
-    """Shows a loop to browsers: `/` (the page), `/stream.mjpg`, `/snapshot.png`, `/healthz` and `/metrics`.
+class Server:
+    """Serves `/` (the page), `/stream.mjpg`, `/snapshot.png`, `/healthz` and `/metrics`.
 
-    It has to be given the results; whoever watches, and however slowly, that takes the loop some microseconds:
-
-        with Loop(session, source=0) as loop, Viewer(loop, "8080") as viewer:
-            for result in loop:
-                viewer.show(result)
-
-    With a callback: `Loop(session, 0, on_result=lambda result: viewer.show(result))`, and the viewer made after it.
-    Pictures are encoded on the viewer's threads, when somebody looks, once for all viewers.
+    Pictures are encoded on a thread of its own, when somebody looks, once for all viewers.
 
     Args:
-        loop: told about on the page; not started, stopped or held up.
-        where: `[HOST:]PORT`, a `Serving` with token and certificate, or a port that is open already; the viewer closes
-            it.
-        fps_max: pictures per second that a viewer gets at most.
-        stale_s: without a result for so long, `/healthz` answers 503 instead of 200.
-        limits: what viewers may cost.
-        clock: seconds; for the rate of results, and for how long none has come.
-
-    Raises:
-        InputError: as `edgeseg.runtime.viewer.address.listen`; a rate or a time that is not positive.
-        MissingPackageError: the extra `live` is not installed.
+        listening: open port; not closed here.
+        memory: where the loop's process writes.
+        link: to that process; when it ends, all connections are cut.
+        begin_thread: called on each thread that it starts.
     """
 
     def __init__(
         self,
-        loop: Loop,
-        where: str | Serving | Listener,
-        *,
-        fps_max: float = FPS_MAX,
-        stale_s: float = STALE_S,
-        limits: Limits | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        setup: Setup,
+        listening: socket.socket,
+        memory: mmap.mmap,
+        link: Link,
+        begin_thread: Callable[[], None] = lambda: None,
     ) -> None:
-        if not fps_max > 0 or not stale_s > 0:
-            raise InputError(f"a live view's rate and time are positive | got fps_max {fps_max}, stale_s {stale_s}")
-        require("aiohttp.web", extra="live")
-        require("prometheus_client", extra="live")
-        serving = Serving.parse(where) if isinstance(where, str) else where
-        self._listener = listen(serving) if isinstance(serving, Serving) else serving
-        self.hub = Hub(clock)
-        self._limits = limits or Limits()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="edgeseg-encoder", initializer=_step_back)
-        self._site = Site(
-            loop,
-            self.hub,
-            Access(self._listener.token, self._listener.port),
-            self._executor,
-            stale_s=stale_s,
-            fps_max=fps_max,
-            is_tls=self._listener.tls is not None,
-        )
-        self._events = asyncio.new_event_loop()
-        self._stopping = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="edgeseg-viewer", daemon=True)
+        self._setup, self._listening, self._link = setup, listening, link
+        self._tls = tls_context(setup.tls_cert, setup.tls_key)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="edgeseg-encoder", initializer=begin_thread)
+        self._site = Site(setup, BoardReader(memory), link, self._executor)
 
-    @property
-    def url(self) -> str:
-        """Address of the page, without the token."""
-        return self._listener.url
-
-    def show(self, result: Result) -> None:
-        """Hand over the newest result; never waits."""
-        self.hub.offer(result)
-
-    def start(self) -> None:
-        """Begin to serve, once; the `with` statement does it."""
-        if self._thread.ident is not None:
-            raise InputError("a live view is served once | make a new one")
-        self._thread.start()
-
-    def close(self) -> None:
-        """Cut all connections, close the port, and wait for the server's thread; may be called more than once."""
-        if self._thread.ident is None:
-            self._listener.close()
-            self._events.close()
-        else:
-            with contextlib.suppress(RuntimeError):  # the event loop has ended already
-                self._events.call_soon_threadsafe(self._stopping.set)
-            self._thread.join(CLOSE_S)
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def __enter__(self) -> "Viewer":
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self) -> None:
-        _step_back()
-        asyncio.set_event_loop(self._events)
-        self._events.set_exception_handler(_note)
-        try:
-            self._events.run_until_complete(self._serve())
-        except Exception:
-            # The loop goes on: a live view that broke is no reason to stop a vehicle's eyes.
-            _log.exception("the live view has ended by a fault of its own")
-        finally:
-            self._listener.close()
-            self._events.close()
-
-    async def _serve(self) -> None:
+    async def serve(self) -> None:
+        """Answer until the line to the loop's process ends."""
+        asyncio.get_running_loop().set_exception_handler(_note)
         runner: AppRunner | None = None
 
         def protocol() -> asyncio.Protocol:
@@ -149,10 +58,10 @@ class Viewer:
             assert runner.server is not None
             return runner.server()
 
-        connections = Connections(protocol, self._listener.sock, self._listener.tls, self._limits)
+        connections = Connections(protocol, self._listening, self._tls, self._setup.limits)
         runner = self._runner(connections)
         await runner.setup()
-        tasks = [self._events.create_task(connections.accept()), self._events.create_task(self._stopping.wait())]
+        tasks = [asyncio.create_task(connections.accept()), asyncio.create_task(self._link.listen())]
         try:
             finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in finished:
@@ -162,6 +71,7 @@ class Viewer:
             await runner.cleanup()
             # Handlers and encoders that nobody waits for any more.
             await _cancelled(*(asyncio.all_tasks() - {asyncio.current_task()}))
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _runner(self, connections: Connections) -> "AppRunner":
         web = require("aiohttp.web", extra="live")
@@ -171,18 +81,11 @@ class Viewer:
             logger=_http_log(),
             handler_cancellation=True,
             shutdown_timeout=0.1,
-            keepalive_timeout=self._limits.head_s,
+            keepalive_timeout=self._setup.limits.head_s,
             lingering_time=0,
             max_line_size=_HEAD_LINE_BYTES,
             max_field_size=_HEAD_LINE_BYTES,
         )
-
-
-def _step_back() -> None:
-    """Give this thread a lower priority than the loop's, where the system knows priorities of threads (Linux)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 async def _cancelled(*tasks: "asyncio.Task[Any] | None") -> None:

@@ -9,13 +9,15 @@ from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.optional import require
-from edgeseg.runtime.loop import Loop
+from edgeseg.runtime.shared_record import TornRecord
 from edgeseg.runtime.viewer.access import SECURITY_HEADERS, Access
+from edgeseg.runtime.viewer.answers import about, health, state
+from edgeseg.runtime.viewer.board_reader import BoardReader, Shown
 from edgeseg.runtime.viewer.connections import Connections, Pace
-from edgeseg.runtime.viewer.facts import about, class_set, health, state
-from edgeseg.runtime.viewer.hub import Hub, Offered
+from edgeseg.runtime.viewer.link import Facts, Frames, Link
 from edgeseg.runtime.viewer.metrics import LoopCollector
-from edgeseg.runtime.viewer.pictures import SNAPSHOT_FPS_MAX, Pictures, layers, overlay_jpeg, overlay_png
+from edgeseg.runtime.viewer.pictures import Pictures, layers, overlay_jpeg, overlay_png
+from edgeseg.runtime.viewer.setup import Setup
 
 if TYPE_CHECKING:
     from aiohttp.web import Application, Request, StreamResponse, WebSocketResponse
@@ -33,6 +35,7 @@ BOUNDARY = "edgeseg-frame"
 AGAIN_S = 5.0
 """A stream without anything new sends its last picture again: a viewer that is gone is noticed then."""
 PING_S = 15.0
+SNAPSHOT_FPS_MAX = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -40,27 +43,25 @@ class Site:
     """Handlers of a server.
 
     Args:
-        stale_s: without a result for so long, `/healthz` says 503.
-        fps_max: of the page and of the stream.
+        board: what the loop tells.
+        link: to the loop's process.
+        executor: encodes pictures.
     """
 
-    def __init__(
-        self, loop: Loop, hub: Hub, access: Access, executor: Executor, *, stale_s: float, fps_max: float, is_tls: bool
-    ) -> None:
+    def __init__(self, setup: Setup, board: BoardReader, link: Link, executor: Executor) -> None:
         self._web = require("aiohttp.web", extra="live")
         require("prometheus_client", extra="live")
-        self._loop, self._hub, self._access, self._stale_s = loop, hub, access, stale_s
-        self._is_tls = is_tls
-        classes = class_set(loop)
+        self._setup, self._board = setup, board
+        self._access = Access(setup.token, setup.port)
+        self._facts = Facts(board, link)
+        frames, classes = Frames(board, link, setup.fps_max), setup.classes
 
-        def layers_of(offered: Offered) -> bytes:
-            return layers(offered.result, state(loop, hub, offered))
+        def layers_of(shown: Shown) -> bytes:
+            return layers(shown, state(shown, board))
 
-        self._layers = Pictures(hub, executor, layers_of, fps_max=fps_max)
-        self._overlay = Pictures(hub, executor, lambda offered: overlay_jpeg(offered.result, classes), fps_max=fps_max)
-        self._snapshot = Pictures(
-            hub, executor, lambda offered: overlay_png(offered.result, classes), fps_max=SNAPSHOT_FPS_MAX
-        )
+        self._layers = Pictures(frames, executor, layers_of)
+        self._overlay = Pictures(frames, executor, lambda shown: overlay_jpeg(shown, classes))
+        self._snapshot = Pictures(frames, executor, lambda shown: overlay_png(shown, classes), fps_max=SNAPSHOT_FPS_MAX)
         folder = importlib.resources.files(__package__) / "page"
         # Read once: no request ever names a file.
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in PAGE_FILES.items()}
@@ -70,7 +71,6 @@ class Site:
         web = self._web
         self._connections = connections
         self._pace = Pace(connections.limits.rate_per_s)
-        self._collector = LoopCollector(self._loop, self._hub, connections)
 
         @web.middleware
         async def checked(request: "Request", handler: "Handler") -> "StreamResponse":
@@ -109,6 +109,8 @@ class Site:
                 return self._refuse(413, "there is nothing to send here")
             try:
                 return await handler(request)
+            except TornRecord:
+                return self._refuse(503, "the loop's process does not answer")
             except self._web.HTTPException as error:
                 return self._refuse(error.status, error.reason, dict(error.headers))
 
@@ -132,7 +134,7 @@ class Site:
                 path="/",
                 httponly=True,
                 samesite="Lax",
-                secure=self._is_tls,
+                secure=self._setup.tls_cert is not None,
             )
             return response
         body, kind = self._files[request.path]
@@ -141,9 +143,10 @@ class Site:
     async def _layers_socket(self, request: "Request") -> "WebSocketResponse":
         """A picture for each message of the page, which sends one when it has drawn the last: it gets no more than it
         can show, and one that does not read costs nothing."""
+        told = about(await self._facts.newest(), self._setup.classes, self._board)
         socket = self._web.WebSocketResponse(max_msg_size=64, heartbeat=PING_S, compress=False, timeout=1.0)
         await socket.prepare(request)
-        await socket.send_str(json.dumps(about(self._loop, self._hub), allow_nan=False))
+        await socket.send_str(json.dumps(told, allow_nan=False))
         seen = 0
         async for message in socket:
             if message.type is not self._web.WSMsgType.TEXT:
@@ -169,20 +172,23 @@ class Site:
                 continue
 
     async def _snapshot_png(self, request: "Request") -> "StreamResponse":
-        newest = self._hub.newest
-        if newest is None:
+        number = self._board.figures().number
+        if not number:
             return self._refuse(503, "no result has come yet")
-        picture = await self._snapshot.after(newest.number - 1)
+        try:
+            picture = await asyncio.wait_for(self._snapshot.after(number - 1), AGAIN_S)
+        except asyncio.TimeoutError:
+            return self._refuse(503, "the loop's process does not answer")
         return self._web.Response(body=picture.data, content_type="image/png")
 
     async def _health(self, request: "Request") -> "StreamResponse":
-        found = health(self._hub, self._stale_s)
+        found = health(self._board, self._setup.stale_s)
         return self._web.json_response(found, status=200 if found["status"] == "ok" else 503)
 
     async def _metrics(self, request: "Request") -> "StreamResponse":
         prometheus: Any = require("prometheus_client", extra="live")
         registry = prometheus.CollectorRegistry(auto_describe=False)
-        registry.register(self._collector)
+        registry.register(LoopCollector(await self._facts.newest(), self._board, self._connections))
         return self._web.Response(
             body=prometheus.generate_latest(registry), headers={"Content-Type": prometheus.CONTENT_TYPE_LATEST}
         )

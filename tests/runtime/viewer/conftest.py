@@ -14,9 +14,10 @@ pytest.importorskip("aiohttp", reason="the live view needs aiohttp: install edge
 pytest.importorskip("prometheus_client", reason="the live view needs prometheus-client: install edgeseg[live]")
 
 from edgeseg.runtime.loop import Loop
+from edgeseg.runtime.result import Result
 from edgeseg.runtime.session import load
 from edgeseg.runtime.source import Frame, Source
-from edgeseg.runtime.viewer import Limits, Serving, Viewer
+from edgeseg.runtime.viewer import Limits, Serving, Viewer, live_view
 from support.waiting import until
 
 
@@ -48,15 +49,22 @@ class HeldSource(Source):
 class View:
     """A loop and its live view."""
 
-    def __init__(self, loop: Loop, source: HeldSource, viewer: Viewer, now: list[float]) -> None:
-        self.loop, self.source, self.viewer, self.now = loop, source, viewer, now
+    def __init__(self, loop: Loop, source: HeldSource, viewer: Viewer) -> None:
+        self.loop, self.source, self.viewer = loop, source, viewer
         self.port = int(viewer.url.rsplit(":", 1)[1].strip("/"))
 
     @property
     def shown(self) -> int:
         """Number of the newest result."""
-        newest = self.viewer.hub.newest
+        newest = self.viewer.board.newest
         return 0 if newest is None else newest.number
+
+    @property
+    def newest(self) -> Result:
+        """The newest result."""
+        newest = self.viewer.board.newest
+        assert newest is not None
+        return newest.result
 
     def give(self, frames: int = 1) -> None:
         """So many frames, one after another, until their results are shown."""
@@ -96,20 +104,30 @@ def tiny_session(bundle: Any) -> Iterator[Any]:
 
 
 @pytest.fixture
-def make_view(tiny_session: Any) -> Callable[..., Any]:
-    """(token, limits, fps_max, stale_s, cert and key) -> context manager of a `View`."""
+def make_view(tiny_session: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """(token, limits, fps_max, stale_s, cert and key, in_process) -> context manager of a `View`.
+
+    The server is a thread, as on systems where it cannot be a process: a process takes a second to start.
+    """
 
     @contextmanager
     def make(
-        *, token: str | None = None, limits: Limits | None = None, cert: Any = None, key: Any = None, **options: float
+        *,
+        token: str | None = None,
+        limits: Limits | None = None,
+        cert: Any = None,
+        key: Any = None,
+        in_process: bool = False,
+        **options: float,
     ) -> Iterator[View]:
-        source, now, viewers = HeldSource(), [100.0], []
+        monkeypatch.setattr(live_view, "is_process_possible", lambda: in_process)
+        source, viewers = HeldSource(), []
         loop = Loop(tiny_session, source, on_result=lambda result: viewers[0].show(result))
         serving = Serving(0, token=token, tls_cert=cert, tls_key=key)
-        viewer = Viewer(loop, serving, limits=limits, clock=lambda: now[0], **options)
+        viewer = Viewer(loop, serving, limits=limits, **options)
         viewers.append(viewer)
         with loop, viewer:
-            yield View(loop, source, viewer, now)
+            yield View(loop, source, viewer)
 
     return make
 

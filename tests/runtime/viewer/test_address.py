@@ -5,6 +5,7 @@ import pytest
 
 from edgeseg.errors import InputError
 from edgeseg.runtime.viewer import Serving, listen
+from edgeseg.runtime.viewer.address import tls_context
 
 TOKEN = "a-token-of-some-length"
 
@@ -102,5 +103,5 @@ def test_listen_takes_a_certificate_with_its_key(make_certificate):
     cert, key = make_certificate()
     listener = listen(Serving(0, tls_cert=cert, tls_key=key))
     assert listener.url.startswith("https://127.0.0.1:")
-    assert listener.tls.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert tls_context(cert, key).minimum_version == ssl.TLSVersion.TLSv1_2
     listener.close()

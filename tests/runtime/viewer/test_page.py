@@ -21,7 +21,7 @@ def pixels(page):
 
 
 def expected(view, classes, **options):
-    result = view.viewer.hub.newest.result
+    result = view.newest
     return overlay(result.frame_rgb, result.labels, classes, **options).astype(int)
 
 
@@ -36,13 +36,20 @@ def page(tmp_path_factory):
         yield page
 
 
+def open_anew(page, url):
+    """Leave the page before, which may still look for a view that has ended, and open another."""
+    page.open("about:blank")
+    page.until("location.href === 'about:blank'")
+    page.complaints.clear()
+    page.requested.clear()
+    page.open(url)
+
+
 @pytest.fixture
 def shown(page, view):
     """The page with its first picture."""
     view.give(2)
-    page.complaints.clear()
-    page.requested.clear()
-    page.open(view.viewer.url)
+    open_anew(page, view.viewer.url)
     page.until(LIVE)
     return page
 
@@ -60,7 +67,7 @@ def test_page_shows_the_overlay_and_asks_no_other_host(shown, view, graphs):
 
 
 def test_classes_are_toggled_one_by_one_and_all_together(shown, view, graphs):
-    frame = view.viewer.hub.newest.result.frame_rgb.astype(int)
+    frame = view.newest.frame_rgb.astype(int)
     plain = expected(view, graphs.classes, opacity=0.55)
     shown.value("document.querySelector('#legend input[data-value=\"1\"]').click()")
     without_green = plain.copy()
@@ -83,7 +90,7 @@ def test_opacity_slider_changes_the_picture(shown, view, graphs):
 
 
 def test_split_view_shows_the_camera_to_the_right_and_moves_by_pointer_and_keys(shown, view, graphs):
-    frame = view.viewer.hub.newest.result.frame_rgb.astype(int)
+    frame = view.newest.frame_rgb.astype(int)
     both = expected(view, graphs.classes, opacity=0.55)
     shown.value("document.getElementById('split').click()")
     both[:, 24:] = frame[:, 24:]
@@ -137,8 +144,7 @@ def test_paused_page_stands_still_until_it_goes_on(shown, view):
 def test_page_opens_with_the_token_and_works_with_its_cookie(page, make_view):
     with make_view(token=TOKEN) as view:
         view.give()
-        page.complaints.clear()
-        page.open(f"{view.viewer.url}?token={TOKEN}")
+        open_anew(page, f"{view.viewer.url}?token={TOKEN}")
         page.until(LIVE)
         assert page.value("location.href") == view.viewer.url
         assert page.complaints == []

@@ -57,9 +57,9 @@ def encoded(monkeypatch):
     for name, counted in numbers.items():
         real = getattr(site_module, name)
 
-        def count(result, *others, real=real, counted=counted):
-            counted.append(result.frame_index)
-            return real(result, *others)
+        def count(shown, *others, real=real, counted=counted):
+            counted.append(shown.facts["frame_index"])
+            return real(shown, *others)
 
         monkeypatch.setattr(site_module, name, count)
     return numbers
@@ -101,7 +101,7 @@ def test_a_viewer_that_does_not_read_is_cut_and_the_loop_goes_on(make_view):
     noise = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), np.uint8)
     with make_view(limits=Limits(read_s=0.3)) as view:
         view.give()
-        result = view.viewer.hub.newest.result
+        result = view.newest
         with connected(view, get("/stream.mjpg")) as sock:
             stop = threading.Event()
 
@@ -128,7 +128,7 @@ def test_a_slow_reader_of_a_snapshot_is_cut(make_view):
     noise = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
     with make_view(limits=Limits(read_s=0.3)) as view:
         view.give()
-        view.viewer.show(replace(view.viewer.hub.newest.result, frame_rgb=noise))
+        view.viewer.show(replace(view.newest, frame_rgb=noise))
         with connected(view, get("/snapshot.png")) as sock:
             until(lambda: metric(view, "edgeseg_viewer_connections") == 1.0)
             assert is_cut(sock)
@@ -188,7 +188,7 @@ def test_closing_ends_everything_at_once_whoever_is_connected(make_view):
         began = time.monotonic()
         view.viewer.close()
         assert time.monotonic() - began < 1.5
-        assert not [thread.name for thread in threading.enumerate() if thread.name == "edgeseg-viewer"]
+        assert not [thread.name for thread in threading.enumerate() if "viewer" in thread.name]
         assert all(is_cut(sock) for sock in held)
         with pytest.raises(ConnectionRefusedError):
             connected(view)
