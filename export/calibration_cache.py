@@ -7,7 +7,6 @@ by another version, is as good as none and is replaced.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -69,11 +68,6 @@ class CalibrationCache:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
-
-
-def default_folder() -> Path:
-    """`edgeseg/calibration` in the user's folder for caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeseg" / "calibration"
 
 
 def ranges_key(graphs: Mapping[str, onnx.ModelProto], role: str, frames_sha256: str, settings: Sequence[str]) -> str:

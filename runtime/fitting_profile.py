@@ -10,10 +10,8 @@ from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import InputError
 from edgeseg.runtime.device import default_profile_path
 from edgeseg.runtime.pick import check_pickable
-from edgeseg.runtime.profiler import profile_bundle
+from edgeseg.runtime.quick_profile import quick_profile
 
-QUICK_SAMPLES = 15
-"""Samples per candidate when nothing fits and it is measured now."""
 _log = logging.getLogger(__name__)
 
 
@@ -71,19 +69,15 @@ def fitting_profile(
             f"--device {device}"
         )
     check_pickable(bundle)
-    keep = "" if frame_size_hw is None else " --frame-size {}x{}".format(*frame_size_hw)
-    _log.warning(
-        "the stored profile %s %s: measuring %s now; edgeseg profile%s stores it", stored, difference, bundle.name, keep
-    )
-    return profile_bundle(
+    return quick_profile(
         bundle,
+        why=f"the stored profile {stored} {difference}",
         device=device,
         fps=fps,
-        samples=QUICK_SAMPLES,
         threads=threads,
         frame_size_hw=frame_size_hw,
-        progress=progress,
         compensations=compensations,
+        progress=progress,
     )
 
 

@@ -13,7 +13,7 @@ FOLDERS = {
 }
 LEAVES = "edgeseg.accuracy edgeseg.errors edgeseg.optional edgeseg.atomic edgeseg.classes edgeseg.config"
 LEAVES += " edgeseg.token_plan edgeseg.bundle edgeseg.device_profile edgeseg.metrics edgeseg.data edgeseg.shipped"
-LEAVES += " edgeseg.calibration_record edgeseg.manifest"
+LEAVES += " edgeseg.calibration_record edgeseg.manifest edgeseg.cache_folder"
 ALLOWED = {
     "leaves": {"leaves"},
     "models": {"models", "leaves"},

@@ -25,8 +25,9 @@ def precision_options(options: dict[str, Any]) -> "PrecisionOptions":
     Raises:
         InputError: options about them without a lower precision, or a value out of range.
     """
+    from edgeseg.cache_folder import cache_folder
     from edgeseg.errors import InputError
-    from edgeseg.export.calibration_cache import CalibrationCache, default_folder
+    from edgeseg.export.calibration_cache import CalibrationCache
     from edgeseg.export.lower_precision import MAX_DROP, PrecisionOptions
 
     precisions, states = listed(options["precisions"]), listed(options["state_dtypes"])
@@ -42,7 +43,7 @@ def precision_options(options: dict[str, Any]) -> "PrecisionOptions":
     return PrecisionOptions(
         options["calib_method"] or "entropy",
         MAX_DROP if max_drop is None else max_drop,
-        CalibrationCache(folder or default_folder(), must_work=folder is not None),
+        CalibrationCache(folder or cache_folder("calibration"), must_work=folder is not None),
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from edgeseg.config import Configuration
 from edgeseg.errors import InputError
-from edgeseg.export.calibration_cache import CalibrationCache, default_folder, ranges_key
+from edgeseg.export.calibration_cache import CalibrationCache, ranges_key
 from support.small_disk import small_disk
 
 KEY = "ab" * 32
@@ -62,14 +62,6 @@ def test_full_disk_leaves_nothing_half_written(tmp_path):
         cache = CalibrationCache(disk)
         cache.put(KEY, {f"layer{number}": float(number) for number in range(5000)})
         assert list(disk.iterdir()) == []
-
-
-def test_default_folder_follows_the_users_cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_folder() == tmp_path / "edgeseg" / "calibration"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert default_folder() == tmp_path / "home" / ".cache" / "edgeseg" / "calibration"
 
 
 def test_key_changes_with_weights_frames_method_and_role_and_with_nothing_else(make_source):
