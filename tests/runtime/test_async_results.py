@@ -44,7 +44,7 @@ def test_results_come_in_order_until_the_source_ends(session):
             return [result.frame_index async for result in loop]
 
     assert asyncio.run(indices()) == list(range(20))
-    assert threads_of_loops() == []
+    until(lambda: threads_of_loops() == [])
 
 
 def test_other_tasks_go_on_while_results_are_waited_for(session):

@@ -378,6 +378,14 @@ def test_the_state_of_a_network_is_kept_when_no_gap_is_too_long(bundle):
     assert loop.summary.session_events == {}
 
 
+def test_a_schedule_by_time_goes_on_when_a_clip_begins_again(session):
+    source = Recorded([9.0, 9.1, 9.2, 4.2, 4.3, 4.4], {})
+    source.paced = False
+    source.allowed.release(10)
+    with Loop(session, source, schedule="fixed-rate:5") as loop:
+        assert [result.frame_index for result in loop] == [0, 2, 3, 5]
+
+
 def test_a_network_without_state_has_nothing_to_forget(session):
     source = Recorded([0.0, 0.1, 9.0], {})
     with Loop(session, source, on_result=lambda result: source.allowed.release()) as loop:
@@ -418,7 +426,8 @@ def test_a_source_that_hangs_is_left_behind_within_two_seconds(session, caplog):
 
 
 def test_a_step_that_hangs_is_an_error_and_its_session_is_left_to_it(bundle, caplog, monkeypatch):
-    monkeypatch.setattr("edgeseg.runtime.loop.FIRST_STEP_S", 0.1)
+    monkeypatch.setattr("edgeseg.runtime.stages.FIRST_STEP_S", 0.1)
+    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
     source, session = ScriptedSource(9), load(bundle, configuration="plain_32x48", threads=1)
     hangs, let_go = threading.Event(), threading.Event()
     infer = session._runner.infer
