@@ -1,7 +1,7 @@
 """Label maps as detections: a box, a mask and a class per connected region, as `supervision` takes them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -40,6 +40,20 @@ class Detections:
         return supervision.Detections(xyxy=self.xyxy, mask=self.mask, class_id=self.class_id, data=self.data)
 
 
+class _Region(NamedTuple):
+    area_px: int
+    value: int
+    box: tuple[slice, slice]
+    """Rows and columns."""
+    mask: np.ndarray
+    """bool, of the box."""
+
+    @property
+    def xyxy(self) -> tuple[int, int, int, int]:
+        rows, columns = self.box
+        return columns.start, rows.start, columns.stop, rows.stop
+
+
 def detections(
     labels: np.ndarray, classes: ClassSet, *, of: tuple[str, ...] | None = None, min_area_px: int = 16
 ) -> Detections:
@@ -61,19 +75,24 @@ def detections(
         raise InputError(f"unknown class {unknown[0]!r} | known: {', '.join(classes.names)}")
     if not names:
         raise InputError("detections are of the classes that move, and none is marked as movable | name some")
-    found: list[tuple[int, int, tuple[int, int, int, int], np.ndarray]] = []
+    found: list[_Region] = []
     for name in names:
         value = classes.names.index(name)
         count, regions, boxes, _ = cv2.connectedComponentsWithStats((labels == value).astype(np.uint8), connectivity=8)
         for region in range(1, count):
             left, top, width, height, area = (int(number) for number in boxes[region])
             if area >= min_area_px:
-                found.append((area, value, (left, top, left + width, top + height), regions == region))
-    found.sort(key=lambda entry: -entry[0])
-    class_id = np.array([value for _, value, _, _ in found], np.int64)
+                box = slice(top, top + height), slice(left, left + width)
+                found.append(_Region(area, value, box, regions[box] == region))
+    found.sort(key=lambda region: -region.area_px)
+    # Zeros that nobody touches take neither time nor memory: pixels are looked at within the boxes only.
+    mask = np.zeros((len(found), *labels.shape), bool)
+    for of_region, region in zip(mask, found, strict=True):
+        of_region[region.box] = region.mask
+    class_id = np.array([region.value for region in found], np.int64)
     return Detections(
-        xyxy=np.array([box for _, _, box, _ in found], np.float32).reshape(-1, 4),
-        mask=np.array([mask for _, _, _, mask in found], bool).reshape(-1, *labels.shape),
+        xyxy=np.array([region.xyxy for region in found], np.float32).reshape(-1, 4),
+        mask=mask,
         class_id=class_id,
         data={"class_name": np.array([classes.names[value] for value in class_id], dtype=str)},
     )

@@ -32,13 +32,14 @@ def overlay(
     Returns:
         uint8 `(H, W, 3)` RGB, a new array.
     """
+    _, largest, _, _ = cv2.minMaxLoc(labels)
     labels = resize_labels(labels, (frame_rgb.shape[0], frame_rgb.shape[1]))
     # OpenCV and not NumPy: it lets other threads run meanwhile, the loop's among them.
-    colours = cv2.applyColorMap(np.ascontiguousarray(labels), classes.palette_rgb[:, None])
-    blended = cv2.addWeighted(frame_rgb, 1 - opacity, colours, opacity, 0)
-    shown = frame_rgb.copy()
-    has_class = cv2.compare(labels, len(classes), cv2.CMP_LT)  # type: ignore[call-overload]
-    cv2.copyTo(blended, has_class, shown)
+    shown = cv2.applyColorMap(np.ascontiguousarray(labels), classes.palette_rgb[:, None])
+    cv2.addWeighted(frame_rgb, 1 - opacity, shown, opacity, 0, dst=shown)
+    if largest >= len(classes):
+        has_no_class = cv2.compare(labels, len(classes), cv2.CMP_GE)  # type: ignore[call-overload]
+        cv2.copyTo(frame_rgb, has_no_class, shown)
     if legend:
         _draw_legend(shown, labels, classes)
     return shown

@@ -30,6 +30,15 @@ def test_connected_regions_have_boxes_masks_and_classes_largest_first():
     assert (found.mask[0] == (LABELS == 1)).all()
 
 
+def test_a_mask_leaves_out_other_regions_within_its_box():
+    ring = np.ones((5, 5), np.uint8)
+    ring[1:4, 1:4] = 0
+    ring[2, 2] = 1
+    around, within = detections(ring, CLASSES, min_area_px=1).mask
+    assert (around.sum(), within.sum()) == (16, 1)
+    assert not around[2, 2]
+
+
 def test_the_arrays_are_what_supervision_checks():
     found = detections(LABELS, CLASSES, min_area_px=1)
     assert (found.xyxy.shape, found.xyxy.dtype) == ((3, 4), np.float32)
