@@ -115,10 +115,3 @@ class Scores:
         labelled = self.counts.sum(1)
         total = labelled.sum()
         return float(np.nansum(self.iou * labelled) / total) if total else float("nan")
-
-
-def confusion_matrix(labels: np.ndarray, prediction: np.ndarray, class_count: int) -> np.ndarray:
-    """int64 `(C, C)` of one frame; see `ConfusionMatrix.add`."""
-    matrix = ConfusionMatrix(class_count)
-    matrix.add(labels, prediction)
-    return matrix.counts

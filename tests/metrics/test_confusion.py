@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 
 from edgeseg.errors import InputError
-from edgeseg.metrics.confusion import ConfusionMatrix, confusion_matrix
+from edgeseg.metrics.confusion import ConfusionMatrix
 
 LABELS = np.array([[0, 0, 1], [1, 2, 255]], np.uint8)
 PREDICTION = np.array([[0, 1, 1], [1, 0, 2]], np.uint8)
 
 
 def test_counts_are_label_by_prediction_when_a_frame_is_added():
-    assert confusion_matrix(LABELS, PREDICTION, 3).tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
+    matrix = ConfusionMatrix(3)
+    matrix.add(LABELS, PREDICTION)
+    assert matrix.counts.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 0]]
 
 
 def test_counts_sum_over_frames_before_dividing():
@@ -48,12 +50,12 @@ def test_label_is_ignored_when_outside_of_the_classes(ignored):
 
 def test_prediction_is_refused_when_outside_of_the_classes_on_a_counted_pixel():
     with pytest.raises(InputError, match="prediction holds class 3 on 1 pixels"):
-        confusion_matrix(np.array([0, 1]), np.array([0, 3]), 3)
+        ConfusionMatrix(3).add(np.array([0, 1]), np.array([0, 3]))
 
 
 def test_shapes_are_refused_when_they_differ():
     with pytest.raises(InputError, match="differ in shape"):
-        confusion_matrix(np.zeros((2, 2)), np.zeros((2, 3)), 3)
+        ConfusionMatrix(3).add(np.zeros((2, 2)), np.zeros((2, 3)))
 
 
 def test_other_scores_match_hand_computation():
