@@ -21,8 +21,8 @@ from edgeseg.config import Compensation, parse_compensations
 from edgeseg.data.open import open_dataset
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import EvaluationData
+from edgeseg.export.checkpoint_source import checkpoint_source
 from edgeseg.export.pipeline import ExportOptions, export_bundle
-from edgeseg.export.source import checkpoint_source
 from edgeseg.export.sweep import Grid, plan_grid
 
 MAX_OFFSET = 6

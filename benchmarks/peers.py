@@ -39,8 +39,8 @@ from edgeseg.config import UNCOMPENSATED
 from edgeseg.data.open import open_dataset
 from edgeseg.errors import EdgesegError
 from edgeseg.export.accuracy import EvaluationData
+from edgeseg.export.checkpoint_source import checkpoint_source
 from edgeseg.export.pipeline import export_bundle
-from edgeseg.export.source import checkpoint_source
 from edgeseg.export.sweep import DENSE, OWN, Grid, plan_grid
 from edgeseg.metrics.latency_aware import AccuracyTable
 from edgeseg.metrics.rated_table import RatedTable

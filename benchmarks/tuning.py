@@ -21,10 +21,11 @@ from benchmarks.measure import machine_facts, markdown_table, report_parser, wri
 from edgeseg.cli.options import parse_size_hw
 from edgeseg.data.open import open_dataset
 from edgeseg.export.accuracy import EvaluationData
-from edgeseg.export.source import checkpoint_source
+from edgeseg.export.checkpoint_source import checkpoint_source
 from edgeseg.export.sweep import Grid, plan_grid
 from edgeseg.export.tuning import CheckpointBench, Measuring
-from edgeseg.runtime.plan_search import Objective, PlanGrid, SearchResult, Workbench, search_plans
+from edgeseg.runtime.plan_grid import PlanGrid
+from edgeseg.runtime.plan_search import Objective, SearchResult, Workbench, search_plans
 from edgeseg.token_plan import TokenPlan
 
 WITHIN = 0.005

@@ -34,7 +34,11 @@ class Evaluation:
     """Moving-object mIoU at k = 0..K."""
     iou: dict[str, float | None]
     """Per class, at k = 0."""
+    frequency_weighted_iou: float
+    """At k = 0, as all that follows: IoU weighted by each class's share of the labelled pixels."""
     pixel_accuracy: float
+    mean_class_accuracy: float
+    """Mean over the classes of the share of their pixels that are right."""
     trimap_miou: dict[float, float | None]
     """By radius in pixels, at k = 0."""
     asymptotic_miou: float | None
@@ -99,6 +103,8 @@ def evaluate(
         miou=tables.miou,
         movable_miou=tables.movable_miou,
         iou=dict(zip(classes.names, (none_if_nan(float(value)) for value in tables.at_zero.iou), strict=True)),
+        frequency_weighted_iou=tables.at_zero.frequency_weighted_iou,
+        mean_class_accuracy=tables.at_zero.mean_class_accuracy,
         pixel_accuracy=tables.at_zero.pixel_accuracy,
         trimap_miou={radius: none_if_nan(matrix.scores().miou) for radius, matrix in trimaps.items()},
         asymptotic_miou=none_if_nan(asymptotic.miou),
@@ -148,7 +154,7 @@ def evaluate_checkpoint(
         InputError: its classes are not the data's, it was trained on them, or its input size is not known.
         MissingPackageError: it was trained with INT8's rounding, and what that needs is not installed.
     """
-    from edgeseg.export.source import checkpoint_source
+    from edgeseg.export.checkpoint_source import checkpoint_source
     from edgeseg.export.sweep import Grid, plan_grid
 
     source = checkpoint_source(path)

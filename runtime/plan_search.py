@@ -6,9 +6,8 @@ of the latency (`edgeseg.runtime.latency_model`) and a guess of the accuracy (`e
 refined by each measurement, until no plan that is left could win.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +16,8 @@ from edgeseg.errors import InputError
 from edgeseg.metrics.latency_aware import AccuracyTable
 from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.accuracy_guess import AccuracyGuess
-from edgeseg.runtime.latency_model import LatencyModel, TokenStack
+from edgeseg.runtime.latency_model import LatencyModel
+from edgeseg.runtime.plan_grid import PlanGrid
 from edgeseg.token_plan import TokenPlan
 
 SEARCHES = ("guided", "greedy", "exhaustive")
@@ -33,49 +33,6 @@ OPTIMISM = 1.0
 PATIENCE = 6
 """The guided search measures on until the best plan has held against this many others, whatever the models say."""
 _JITTER_SAMPLES = 9
-
-
-@dataclass(frozen=True)
-class PlanGrid:
-    """The plans to choose from: up to `most_cuts` cuts after different `layers`, each by one of `proportions`."""
-
-    layers: tuple[int, ...]
-    proportions: tuple[float, ...]
-    most_cuts: int
-    stack: TokenStack
-
-    def __post_init__(self) -> None:
-        for option, values in (("--layers", self.layers), ("--proportions", self.proportions)):
-            if not values or len(set(values)) != len(values):
-                raise InputError(f"{option} names at least one value, each once | got {', '.join(map(str, values))}")
-        if not 1 <= self.most_cuts <= len(self.layers):
-            raise InputError(
-                f"--max-layers lies between 1 and the number of --layers | got {self.most_cuts} of {len(self.layers)}"
-            )
-        for layer, proportion in product(self.layers, self.proportions):
-            TokenPlan(((layer, proportion),)).counts(self.stack.tokens, self.stack.layers)
-
-    @property
-    def plans(self) -> tuple[TokenPlan | None, ...]:
-        """All of them, fewer cuts first; the first one is None, the network whose tokens all go through."""
-        return (None, *self._plans())
-
-    @property
-    def single_cuts(self) -> tuple[TokenPlan, ...]:
-        """The plans of one cut."""
-        return tuple(plan for plan in self._plans() if len(plan.cuts) == 1)
-
-    def __len__(self) -> int:
-        return len(self.plans)
-
-    def __contains__(self, plan: object) -> bool:
-        return plan in self.plans
-
-    def _plans(self) -> Iterator[TokenPlan]:
-        for count in range(1, self.most_cuts + 1):
-            for layers in combinations(sorted(self.layers), count):
-                for proportions in product(sorted(self.proportions), repeat=count):
-                    yield TokenPlan(tuple(zip(layers, proportions, strict=True)))
 
 
 class Workbench(Protocol):

@@ -102,8 +102,8 @@ def _bundle(
         return Bundle.open(bundle_path("shipped:street"))
     from edgeseg.cli.export_progress import ExportProgress
     from edgeseg.export.accuracy import EvaluationData
+    from edgeseg.export.checkpoint_source import checkpoint_source
     from edgeseg.export.pipeline import ExportOptions, export_bundle
-    from edgeseg.export.source import checkpoint_source
     from edgeseg.export.sweep import Grid, plan_grid, sweep_sizes
     from edgeseg.runtime.threads import usable_cores
 

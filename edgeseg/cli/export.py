@@ -191,8 +191,8 @@ def _rho(text: str) -> "float | str":
 
 def _sources(network: str, options: dict[str, Any], data: Any) -> "list[Source]":
     from edgeseg.errors import InputError
+    from edgeseg.export.checkpoint_source import checkpoint_source
     from edgeseg.export.foreign import foreign_source
-    from edgeseg.export.source import checkpoint_source
     from edgeseg.shipped import checkpoint_path
 
     description, given = _description(options)

@@ -62,7 +62,7 @@ def show_tokens(artifact: str, image: str, choice: TokenChoice, out: str, as_jso
 def _of_checkpoint(path: str, choice: TokenChoice) -> "tuple[Variant, ClassSet]":
     from edgeseg.cli.options import parse_size_hw
     from edgeseg.errors import InputError
-    from edgeseg.export.source import checkpoint_source
+    from edgeseg.export.checkpoint_source import checkpoint_source
     from edgeseg.export.sweep import Grid, plan_grid
     from edgeseg.token_plan import TokenPlan
 

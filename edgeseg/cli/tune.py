@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from edgeseg.device_profile import DeviceProfile
     from edgeseg.export.tuning import CheckpointBench
     from edgeseg.runtime.pick import Pick
-    from edgeseg.runtime.plan_search import Objective, PlanGrid, SearchResult, Trial
+    from edgeseg.runtime.plan_grid import PlanGrid
+    from edgeseg.runtime.plan_search import Objective, SearchResult, Trial
 
 
 @click.command(name="tune")
@@ -146,7 +147,7 @@ def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -
     from edgeseg.cli.options import parse_size_hw
     from edgeseg.data.open import open_dataset
     from edgeseg.export.accuracy import EvaluationData
-    from edgeseg.export.source import checkpoint_source
+    from edgeseg.export.checkpoint_source import checkpoint_source
     from edgeseg.export.sweep import Grid, plan_grid
     from edgeseg.export.tuning import (
         DEFAULT_PROPORTIONS,
@@ -158,7 +159,8 @@ def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -
         plannable_layers,
     )
     from edgeseg.runtime.backends.base import runner_class
-    from edgeseg.runtime.plan_search import PlanGrid, planned_measurements
+    from edgeseg.runtime.plan_grid import PlanGrid
+    from edgeseg.runtime.plan_search import planned_measurements
     from edgeseg.runtime.threads import checked_threads
     from edgeseg.shipped import checkpoint_path
 

@@ -22,8 +22,8 @@ from edgeseg.classes import ClassSet
 from edgeseg.data.open import open_dataset
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import EvaluationData
+from edgeseg.export.checkpoint_source import checkpoint_source
 from edgeseg.export.pipeline import export_bundle
-from edgeseg.export.source import checkpoint_source
 from edgeseg.export.sweep import Grid, plan_grid
 from edgeseg.export.wrapper import Preprocessing
 from edgeseg.models.registry import build_network

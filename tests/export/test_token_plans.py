@@ -12,10 +12,11 @@ from edgeseg.bundle import Bundle
 from edgeseg.config import Configuration
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import EvaluationData
+from edgeseg.export.checkpoint_source import checkpoint_source
 from edgeseg.export.engine_lint import lint_graph
 from edgeseg.export.graph_runner import GraphRunner
 from edgeseg.export.pipeline import ExportOptions, export_bundle
-from edgeseg.export.source import SourceFacts, TorchSource, checkpoint_source
+from edgeseg.export.source import SourceFacts, TorchSource
 from edgeseg.export.sweep import Grid, parse_plans, plan_grid
 from edgeseg.models import vit_segmenter
 from edgeseg.models.reductions import add_auxiliary_decoder

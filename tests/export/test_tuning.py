@@ -20,7 +20,8 @@ from edgeseg.export.tuning import (
     requests_for,
     worth_having,
 )
-from edgeseg.runtime.plan_search import Objective, PlanGrid, search_plans
+from edgeseg.runtime.plan_grid import PlanGrid
+from edgeseg.runtime.plan_search import Objective, search_plans
 from edgeseg.token_plan import TokenPlan
 from support.tiny_vit import NAME, seeded
 

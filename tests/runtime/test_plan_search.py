@@ -5,9 +5,9 @@ import pytest
 
 from edgeseg.errors import InputError
 from edgeseg.runtime.latency_model import TokenStack
+from edgeseg.runtime.plan_grid import PlanGrid
 from edgeseg.runtime.plan_search import (
     Objective,
-    PlanGrid,
     pareto_front,
     planned_measurements,
     search_plans,
