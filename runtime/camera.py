@@ -1,7 +1,6 @@
 """Cameras and network streams as sources: what ends, stalls or breaks is opened again, and everything is counted."""
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from edgeseg.errors import EdgesegError, InputError, MissingPackageError, Source
 from edgeseg.runtime.camera_reader import CameraReader, Stalled
 from edgeseg.runtime.capture import Capture, CaptureEnded, CaptureLost, DeviceCapture, RecordingBroken
 from edgeseg.runtime.source import Frame, Source, SourceCounts
+from edgeseg.runtime.source_address import public_name
 from edgeseg.runtime.stream_capture import Playhead, StreamCapture
 
 DEFAULT_CAMERA_FPS = 30.0
@@ -225,8 +225,7 @@ def open_camera(
     if "://" in address:
         if size_hw is not None:
             raise InputError("a stream has the size it has | leave --camera-size out")
-        # Names go to logs and pages, where a password has no place.
-        name = re.sub(r"//[^/@]*@", "//", address)
+        name = public_name(address)
         stall_s = max(limits.stall_s, PERIODS_OF_A_STALL / (fps or DEFAULT_CAMERA_FPS))
         playhead = Playhead()
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeseg.errors import InputError, SourceError
 from edgeseg.runtime.source import Frame, SourceCounts, is_camera, open_source
+from edgeseg.runtime.source_address import spelled_out
 from edgeseg.runtime.v4l2_modes import CameraMode, v4l2_modes
 
 MEASURED_S = 3.0
@@ -54,12 +55,13 @@ def examine_camera(source: str, *, seconds: float = MEASURED_S, **options: Any) 
         InputError: it is no camera.
         SourceError: it cannot be opened, gives nothing, or fewer than two frames.
     """
-    if not is_camera(source):
+    address = spelled_out(source)
+    if not is_camera(address):
         raise InputError(f"{source} is no camera or stream | give an index, a device, a URL, csi:0, usb:0 or gst:...")
-    device = f"/dev/video{source}" if source.isdecimal() else source
+    device = f"/dev/video{address}" if address.isdecimal() else address
     modes = tuple(v4l2_modes(device)) if device.startswith("/dev/") and Path(device).exists() else ()
     begin_s = time.monotonic()
-    opened = open_source(source, **options)
+    opened = open_source(address, **options)
     first_frame_s = time.monotonic() - begin_s
     try:
         frames, read_at_s = _read(opened.read, seconds)
@@ -67,7 +69,7 @@ def examine_camera(source: str, *, seconds: float = MEASURED_S, **options: Any) 
     finally:
         opened.close()
     if len(frames) < 2:
-        raise SourceError(f"{source} gave {len(frames)} frames in {seconds:g} s | expected some: is it lit and awake?")
+        raise SourceError(f"{opened.name} gave {len(frames)} frames in {seconds:g} s | is it lit and awake?")
     captured_s = [at for _, at in frames]
     return CameraReport(
         source=opened.name,

@@ -14,6 +14,7 @@ from edgeseg.errors import InputError, SourceError
 from edgeseg.runtime.camera import DEFAULT_CAMERA_FPS, CameraSource, Reconnection
 from edgeseg.runtime.capture import Capture, DeviceCapture
 from edgeseg.runtime.jetson.board_files import ROOT, is_jetson
+from edgeseg.runtime.source_address import public_name
 
 SIZE_HW = (720, 1280)
 """Of a camera's frames unless told otherwise."""
@@ -57,11 +58,12 @@ def pipeline(
         InputError: it is none of these, or two different rates or sizes are given.
     """
     scheme, _, rest = source.partition(":")
+    shown = public_name(source)
     if scheme == "gst" and rest.strip():
         if fps is not None:
-            raise InputError(f"a pipeline says its own frame rate | leave --fps out, got {fps:g} for {source}")
+            raise InputError(f"a pipeline says its own frame rate | leave --fps out, got {fps:g} for {shown}")
         if size_hw is not None:
-            raise InputError(f"a pipeline says its own size | leave --camera-size out for {source}")
+            raise InputError(f"a pipeline says its own size | leave --camera-size out for {shown}")
         return rest.strip() if "appsink" in rest else f"{rest.strip().rstrip('!').rstrip()} ! {SINK}"
     found = _CAMERA.fullmatch(source)
     if found is None:
@@ -103,20 +105,20 @@ class GStreamerSource(CameraSource):
         size_hw: tuple[int, int] | None = None,
         reconnection: Reconnection | None = None,
     ) -> None:
-        described = pipeline(source, fps=fps, size_hw=size_hw)
+        described, name = pipeline(source, fps=fps, size_hw=size_hw), public_name(source)
         if not has_gstreamer():
             raise SourceError(
-                f"{source} needs an OpenCV with GStreamer | OpenCV {cv2.__version__} in {cv2.__file__} has none, "
+                f"{name} needs an OpenCV with GStreamer | OpenCV {cv2.__version__} in {cv2.__file__} has none, "
                 "as none of pip's has | take the system's python3-opencv; on a Jetson jetson/setup.sh does"
             )
-        alone = re.sub(r"\bappsink\b[^!]*$", "fakesink", described)
+        alone = public_name("gst:" + re.sub(r"\bappsink\b[^!]*$", "fakesink", described)).removeprefix("gst:")
         advice = f"what does it say by itself: gst-launch-1.0 -v {shlex.join(alone.split())}"
 
         def open_capture() -> Capture:
             # Rate and size are part of the pipeline: a started one cannot be told others.
-            return DeviceCapture(described, backend=cv2.CAP_GSTREAMER, name=source, advice=advice)
+            return DeviceCapture(described, backend=cv2.CAP_GSTREAMER, name=name, advice=advice)
 
-        super().__init__(source, open_capture, reconnection=reconnection)
+        super().__init__(name, open_capture, reconnection=reconnection)
 
 
 def has_gstreamer() -> bool:

@@ -20,6 +20,7 @@ from edgeseg.data.image_files import image_files
 from edgeseg.data.open import is_simulator, open_dataset
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError, SourceError
+from edgeseg.runtime.source_address import public_name, spelled_out
 
 if TYPE_CHECKING:
     from edgeseg.runtime.camera import Reconnection
@@ -185,9 +186,14 @@ class VideoSource(RecordedSource):
 
 
 def is_camera(source: str) -> bool:
-    """Whether `source` is a camera or a stream, which gives its frames when they come and never again."""
+    """Whether `source` is a camera or a stream, which gives its frames when they come and never again.
+
+    Raises:
+        InputError: the file of an `@FILE` cannot be read.
+    """
     from edgeseg.runtime.gstreamer import is_gstreamer
 
+    source = spelled_out(source)
     is_stream = "://" in source and not source.startswith("file://")
     return source.isdecimal() or source.startswith("/dev/") or is_gstreamer(source) or is_stream
 
@@ -208,8 +214,8 @@ def open_source(
     Args:
         source: camera index (or its digits) or device (`/dev/video0`), URL, camera through GStreamer
             (`edgeseg.runtime.gstreamer`), video file, folder of images, data set, the simulator as
-            `street[:HxW][@FPS]`, a video of a data set, an iterator of (capture time, frame) as in
-            `edgeseg.runtime.frame_iterator`, or a source, which is returned as it is.
+            `street[:HxW][@FPS]`, `@FILE` for what a file's first line says, a video of a data set, an iterator of
+            (capture time, frame) as in `edgeseg.runtime.frame_iterator`, or a source, which is returned as it is.
         fps: frame rate at which the frames come; None: the source's own. Folders of images have none. The simulator
             renders at it; a recording is played faster or slower.
         paced: see `Source`; cameras are always paced.
@@ -222,16 +228,23 @@ def open_source(
     Raises:
         SourceError: it cannot be opened.
         InputError: a frame rate is missing or out of range, there is no such split, options contradict the source, or
-            it is of another type.
+            it is of another type, or names nothing.
     """
-    if fps is not None and not 0 < fps < float("inf"):
-        raise InputError(f"{source}: a frame rate must be positive | got {fps}")
+    if isinstance(source, str):
+        source = spelled_out(source)
+        if not source.strip():
+            raise InputError("a source has a name | got an empty one: give a camera index, a file, a folder or a URL")
     is_live = isinstance(source, (int, str)) and is_camera(str(source))
+    shown = public_name(str(source)) if is_live else source
+    if fps is not None and not 0 < fps < float("inf"):
+        raise InputError(f"{shown}: a frame rate must be positive | got {fps}")
     if not is_live and (size_hw is not None or reconnection is not None):
-        option = "--stall, --retry-most and --give-up" if size_hw is None else "--camera-size"
-        raise InputError(f"{option}: for cameras and streams | got {source}: leave it out")
+        option = "--stall, --retry-most, --give-up and --open-limit" if size_hw is None else "--camera-size"
+        raise InputError(f"{option}: for cameras and streams | got {shown}: leave it out")
     if is_live and not paced:
-        raise InputError(f"a camera gives its frames when they come | leave --no-pace out for {source}")
+        raise InputError(f"a camera gives its frames when they come | leave --no-pace out for {shown}")
+    if split is not None and (is_live or not isinstance(source, (str, Path))):
+        raise _no_splits(shown)
     if is_live:
         opened = _camera_source(str(source), fps, size_hw, reconnection)
     else:
@@ -283,7 +296,14 @@ def _other_source(source: object, fps: float | None, paced: bool, split: str | N
             if split is not None or not image_files(path):
                 raise SourceError(f"{path} cannot be played | {error}") from error
         return FolderSource(path, fps=fps, paced=paced)
+    if split is not None and path.exists():
+        raise _no_splits(path)
     return VideoFileSource(path, fps=fps, paced=paced)
+
+
+def _no_splits(source: object) -> InputError:
+    shown = source if isinstance(source, (int, str, Path)) else f"a {type(source).__name__}"
+    return InputError(f"--split names a part of a data set | got {shown}: leave it out")
 
 
 def _street_source(spec: str, fps: float | None, split: str, paced: bool) -> VideoSource:

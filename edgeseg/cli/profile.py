@@ -266,7 +266,7 @@ def _frames_of(source: str, fps: float) -> "list[np.ndarray]":
     finally:
         opened.close()
     if not frames:
-        raise SourceError(f"{source} gives no frames | give a video, a data set or leave --video out")
+        raise SourceError(f"{opened.name} gives no frames | give a video, a data set or leave --video out")
     return frames
 
 

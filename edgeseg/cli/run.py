@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @click.argument("bundle")
 @click.option("--source", metavar="SRC", required=True,
               help="Camera index, URL, csi:0 or usb:0 through GStreamer, both with [:HxW][@FPS], gst:PIPELINE, video "
-              "file, folder of images, data set, or street[:HxW][@FPS].")  # fmt: skip
+              "file, folder of images, data set, or street[:HxW][@FPS]. @FILE: what the first line of FILE says, such "
+              "as an address with a password.")  # fmt: skip
 @click.option("--configuration", metavar="NAME", help="Configuration to run.  [default: the one picked]")
 @click.option("--profile", metavar="FILE", help="Device profile to pick by.  [default: the stored one, else measure]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")

@@ -73,6 +73,7 @@ def command(
     from edgeseg.runtime.session import load
     from edgeseg.runtime.show import compensation_video
     from edgeseg.runtime.source import is_camera, open_source
+    from edgeseg.runtime.source_address import public_name
     from edgeseg.shipped import bundle_path
 
     _check_options(image)
@@ -83,7 +84,9 @@ def command(
     assert source is not None
     out = out or "compensation.mp4"
     if is_camera(source):
-        raise InputError(f"camera {source} cannot be played again the same | record it, and give the recording")
+        raise InputError(
+            f"camera {public_name(source)} cannot be played again the same | record it, and give the recording"
+        )
     check_different_files(source=source, out=out)
     opened = Bundle.open(bundle_path(bundle))
     name = configuration or _most_accurate(opened)

@@ -221,6 +221,19 @@ def write_images(folder, count: int = 3) -> None:
         cv2.imwrite(str(folder / f"{index:03d}.png"), np.full((8, 8, 3), (200, 0, index), np.uint8))
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_a_source_without_a_name_is_refused(name):
+    with pytest.raises(InputError, match="got an empty one"):
+        open_source(name)
+
+
+def test_a_split_of_what_has_none_is_refused(tmp_path):
+    write_video(tmp_path / "v.avi")
+    for source in (tmp_path / "v.avi", str(tmp_path / "v.avi"), 0, "rtsp://cam/1", iter(())):
+        with pytest.raises(InputError, match="--split names a part of a data set"):
+            open_source(source, split="val")
+
+
 def test_a_folder_of_images_is_played_at_the_given_rate(tmp_path):
     write_images(tmp_path / "images")
     frames = read_all(open_source(tmp_path / "images", fps=5, paced=False))
