@@ -1,10 +1,13 @@
 """The fallback ladder: which configuration of a bundle to run while latencies differ from the profile's (heat, load).
 
 It decides and nothing else: `edgeseg.runtime.adaptive_session` loads and changes sessions.
+
+A change is due when the sLAmIoU that it would have added, summed over the time since it would have been better, exceeds
+what a needless change may cost (a CUSUM test). So a large loss is answered within a few steps, and a small one has to
+last.
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,20 +19,27 @@ from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.loop_session import lead_s
 from edgeseg.runtime.pick import Pick, rated_table
 from edgeseg.runtime.schedule import LATEST_FRAME, Schedule
+from edgeseg.runtime.slowdown import STALE_S, Fall, Slowdown
 
-GAIN = 0.005
-"""Predicted sLAmIoU that another configuration must add before the loop changes to it."""
-WINDOW_S = 2.0
-"""The steps of so long tell the latency of now."""
-LEAST_STEPS = 5
-"""Fewer say nothing."""
-SETTLE_S = 2.5
-"""So long another configuration must have been the better one without a break: longer than a short slowness is seen."""
-PATIENCE_S, MOST_PATIENCE_S = 5.0, 300.0
-"""So long after a change nothing slower is tried. It doubles, to the second figure, whenever a climb did not last as
-long, and is the first one again after a climb that did."""
+GAIN = 0.003
+"""Predicted sLAmIoU that another configuration must add before it counts as the better one."""
+DRIFT = 0.001
+"""What the sum forgets, so that noise does not add up."""
+COST = 0.003
+"""A faster configuration is changed to when it would have added so much sLAmIoU, times seconds."""
+CAUTION = 2.0
+"""A slower one when it would have added so many times more: it may turn out too slow."""
+SOON_S = 4.0
+"""A climb that is taken back earlier has failed."""
+PATIENCE_S, MOST_PATIENCE_S = 2.5, 60.0
+"""So long after it was left a configuration is taken to be as slow as it was then, unless the one that runs instead
+recovers. It doubles, to the second figure, whenever a climb to it fails."""
 SLOWDOWNS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """What a configuration must be the best for, at one of them, to be a rung."""
+FEARED = 2.0
+"""The slowdown that a loop which has just begun is prepared for: another program that wants the same core."""
+_FACTORS = np.geomspace(0.4, 20.0, 49)
+"""Where predictions are made; between two of them, 8 % apart, they are interpolated."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ class Rung:
     latencies_s: np.ndarray
     """float64 `(n,)`: its samples in the profile."""
 
-    def predicted(self, latencies_s: Sequence[float] | np.ndarray, schedule: Schedule) -> float:
-        """sLAmIoU of a loop whose steps take `latencies_s`."""
-        return self.table.streaming(latencies_s, schedule.start_rule(self.table.camera_fps))
+    def predicted(self, slowdown: float, schedule: Schedule) -> float:
+        """sLAmIoU of a loop whose steps take `slowdown` times the profile's latencies."""
+        return self.table.streaming(self.latencies_s * slowdown, schedule.start_rule(self.table.camera_fps))
 
     @property
     def median_s(self) -> float:
@@ -63,10 +73,8 @@ class Move:
 class Ladder:
     """Tells when another configuration is predicted to be better, from the latencies of the steps of now.
 
-    What slows one configuration down slows the others down in proportion: each is predicted by the latencies measured
-    now, times the ratio of its median to the running one's in the profile.
-
-    `add` may be called from the loop's worker while another thread calls `decide`; nothing else is shared.
+    Each is predicted by its samples in the profile times the slowdown of now (`edgeseg.runtime.slowdown`), with the
+    code that the pick and `edgeseg simulate` use. Used from one thread at a time.
 
     Args:
         rungs: in any order, with different names.
@@ -86,70 +94,138 @@ class Ladder:
         schedule: Schedule = LATEST_FRAME,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rungs = {rung.name: rung for rung in rungs}
-        if start not in self._rungs:
-            raise InputError(f"{start} is no rung of the ladder | known: {', '.join(self._rungs)}")
-        self._schedule = schedule
+        self._median_s = {rung.name: rung.median_s for rung in rungs}
+        if start not in self._median_s:
+            raise InputError(f"{start} is no rung of the ladder | known: {', '.join(self._median_s)}")
+        self._curves = {
+            rung.name: np.array([rung.predicted(factor, schedule) for factor in _FACTORS]) for rung in rungs
+        }
         self._clock = clock
-        # (when, latency): at 1,000 steps a second the newest of them.
-        self._steps: deque[tuple[float, float]] = deque(maxlen=2000)
-        self._running = start
-        self._better: tuple[str, float] | None = None
+        self._falls: dict[str, Fall] = {}
         self._changed_at_s = clock()
-        self._patience_s = PATIENCE_S
         self._climbed = False
+        self._run(start)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the rungs, the fastest first."""
-        return tuple(sorted(self._rungs, key=lambda name: self._rungs[name].median_s))
+        return tuple(sorted(self._median_s, key=lambda name: self._median_s[name]))
+
+    @property
+    def next_faster(self) -> str | None:
+        """What a slowdown of `FEARED` would make the loop change to; None where nothing would."""
+        figures = self._figures(FEARED)
+        best = self._best(figures)
+        return best if self._is_faster(best) and figures[best] >= figures[self._running] + GAIN else None
 
     def add(self, latency_s: float) -> None:
         """A step of the running configuration took so long."""
-        self._steps.append((self._clock(), latency_s))
+        now_s = self._clock()
+        took_s = now_s - self._seen_at_s
+        if took_s - latency_s > STALE_S:
+            # No frames came: whatever happened meanwhile, nobody was served worse for it.
+            self._run(self._running)
+            took_s = latency_s
+        self._seen_at_s = now_s
+        self._slowdown.add(latency_s / self._median_s[self._running])
+        if (beside := self._slowdown.at_first) is not None and not self._has_met:
+            self._has_met = True
+            self._falls = {name: fall.met(beside) for name, fall in self._falls.items()}
+        if (factor := self._slowdown.now) is not None:
+            self._weigh(self._figures(factor), took_s)
+            if self._lost[True] == 0:
+                self._steady = factor
 
     def decide(self) -> Move | None:
         """The change that is due now, or None."""
-        now_s = self._clock()
-        latencies_s = [latency for at, latency in tuple(self._steps) if at > max(now_s - WINDOW_S, self._changed_at_s)]
-        if len(latencies_s) < LEAST_STEPS:
+        factor = self._slowdown.now
+        if factor is None:
             return None
-        running = self._rungs[self._running]
-        figures = {
-            name: rung.predicted(np.array(latencies_s) * (rung.median_s / running.median_s), self._schedule)
-            for name, rung in self._rungs.items()
-            if rung.median_s <= running.median_s or now_s - self._changed_at_s >= self._patience_s
-        }
-        best = max(figures, key=lambda name: (figures[name], -self._rungs[name].median_s))
-        if figures[best] < figures[self._running] + GAIN:
-            self._better = None
+        figures = self._figures(factor)
+        best = self._best(figures)
+        is_faster = self._is_faster(best)
+        if self._lost[is_faster] < self._limit(is_faster=is_faster) or figures[best] < figures[self._running] + GAIN:
             return None
-        # Which of the better ones is the best may change meanwhile.
-        since_s = now_s if self._better is None else self._better[1]
-        self._better = best, since_s
-        if now_s - since_s < SETTLE_S:
-            return None
-        median_s = float(np.median(latencies_s))
+        profiled_ms = 1e3 * self._median_s[self._running]
+        again = ""
+        if (fall := self._falls.get(best)) is not None and not is_faster and fall.until_s <= self._clock():
+            again = f"; left for being slow {self._clock() - fall.at_s:.1f} s ago, it is tried again"
         return Move(
             best,
-            f"steps of {self._running} take {1e3 * median_s:.1f} ms, {median_s / running.median_s:.2f} times the "
-            f"profile's {1e3 * running.median_s:.1f} ms: predicted sLAmIoU {figures[best]:.3f}, {self._running} would "
-            f"reach {figures[self._running]:.3f}",
+            f"steps of {self._running} take {factor * profiled_ms:.1f} ms, {factor:.2f} times the profile's "
+            f"{profiled_ms:.1f} ms: predicted sLAmIoU {figures[best]:.3f}, {self._running} would reach "
+            f"{figures[self._running]:.3f}{again}",
         )
 
     def changed(self, name: str) -> None:
         """From now on configuration `name` runs."""
-        now_s = self._clock()
-        climbs = self._rungs[name].median_s > self._rungs[self._running].median_s
-        if self._climbed and not climbs:
-            failed = now_s - self._changed_at_s < self._patience_s
-            self._patience_s = min(MOST_PATIENCE_S, 2 * self._patience_s) if failed else PATIENCE_S
-        self._running, self._climbed, self._changed_at_s, self._better = name, climbs, now_s, None
+        now_s, before = self._clock(), self._running
+        climbs = not self._is_faster(name)
+        if not climbs:
+            self._remember_fall(before, now_s)
+        self._falls = {key: fall.met(None) for key, fall in self._falls.items()}
+        self._climbed, self._changed_at_s = climbs, now_s
+        self._run(name)
 
     def leave_out(self, name: str) -> None:
         """Configuration `name`, which does not run, cannot be loaded."""
-        self._rungs.pop(name, None)
-        self._better = None
+        for known in (self._median_s, self._curves, self._falls):
+            known.pop(name, None)
+
+    def _run(self, name: str) -> None:
+        """Configuration `name` runs, and nothing is known of its steps yet."""
+        self._running = name
+        self._slowdown = Slowdown()
+        self._has_met = False
+        self._steady: float | None = None
+        self._lost = {True: 0.0, False: 0.0}
+        self._seen_at_s = self._clock()
+
+    def _is_faster(self, name: str) -> bool:
+        return self._median_s[name] < self._median_s[self._running]
+
+    def _limit(self, *, is_faster: bool) -> float:
+        return COST if is_faster else CAUTION * COST
+
+    def _best(self, figures: dict[str, float]) -> str:
+        """Of two alike the faster one."""
+        return max(figures, key=lambda name: (figures[name], -self._median_s[name]))
+
+    def _figures(self, factor: float) -> dict[str, float]:
+        """Predicted sLAmIoU of each rung while the running one has that slowdown."""
+        return {
+            name: float(np.interp(np.log(self._factor_of(name, factor)), np.log(_FACTORS), curve))
+            for name, curve in self._curves.items()
+        }
+
+    def _factor_of(self, name: str, running: float) -> float:
+        """What is slower than one that was left for being slow suffers no less."""
+        now_s, median_s = self._clock(), self._median_s[name]
+        held = [
+            fall.factor(running)
+            for left, fall in self._falls.items()
+            if left != self._running and self._median_s[left] <= median_s and now_s < fall.until_s
+        ]
+        return max([running, *held]) if name != self._running else running
+
+    def _weigh(self, figures: dict[str, float], took_s: float) -> None:
+        """Add what the last `took_s` have lost against the best faster and the best slower rung."""
+        for is_faster, lost in self._lost.items():
+            others = [
+                figure
+                for name, figure in figures.items()
+                if name != self._running and self._is_faster(name) == is_faster
+            ]
+            gain = max(others, default=-1.0) - figures[self._running] - DRIFT
+            self._lost[is_faster] = min(max(0.0, lost + took_s * gain), self._limit(is_faster=is_faster))
+
+    def _remember_fall(self, name: str, now_s: float) -> None:
+        earlier = self._falls.get(name)
+        failed = earlier is not None and self._climbed and now_s - self._changed_at_s < SOON_S
+        patience_s = min(MOST_PATIENCE_S, 2 * earlier.patience_s) if earlier and failed else PATIENCE_S
+        slow = self._slowdown.now or 1.0
+        before = self._steady or (earlier.before if earlier else 1.0)
+        self._falls[name] = Fall(now_s, patience_s, before=min(before, slow), slow=slow)
 
 
 def rungs_of(bundle: Bundle, pick: Pick, schedule: Schedule) -> list[Rung]:
@@ -172,6 +248,6 @@ def rungs_of(bundle: Bundle, pick: Pick, schedule: Schedule) -> list[Rung]:
             rungs.append(Rung(configuration.name, rated_table(candidate, pick.fps), entry.latencies_s))
     useful = {picked.configuration.name}
     for slowdown in SLOWDOWNS:
-        figures = {rung.name: rung.predicted(rung.latencies_s * slowdown, schedule) for rung in rungs}
+        figures = {rung.name: rung.predicted(slowdown, schedule) for rung in rungs}
         useful.add(max(figures, key=lambda name: figures[name]))
     return [rung for rung in rungs if rung.name in useful]
