@@ -162,7 +162,8 @@ def _print(result: "Evaluation") -> None:
         return "  ".join("    -" if value is None else f"{value:.3f}" for value in values)
 
     click.echo(f"\n{result.name}")
-    click.echo(f"  mIoU             {text(result.miou[0])}   pixel accuracy {text(result.pixel_accuracy)}")
+    click.echo(f"  mIoU             {text(result.miou[0])}   by frequency {text(result.frequency_weighted_iou)}")
+    click.echo(f"  pixel accuracy   {text(result.pixel_accuracy)}   mean of classes {text(result.mean_class_accuracy)}")
     click.echo(f"  moving objects   {text(result.movable_miou[0])}")
     for radius, value in result.trimap_miou.items():
         click.echo(f"  trimap {radius:g} px".ljust(19) + text(value))

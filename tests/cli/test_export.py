@@ -115,6 +115,8 @@ def test_eval_gives_the_same_scores_for_a_checkpoint_and_its_bundle(checkpoint, 
     theirs = json.loads(run("eval", tmp_path / "a.edgeseg", *options))["results"][0]
     assert ours["miou"] == pytest.approx(theirs["miou"], abs=1e-3)
     assert ours["iou"].keys() == {"road", "car", "sky"}
+    assert 0 < ours["frequency_weighted_iou"] <= ours["pixel_accuracy"] <= 1
+    assert ours["mean_class_accuracy"] == pytest.approx(theirs["mean_class_accuracy"], abs=1e-3)
     assert ours["trimap_miou"].keys() == {"1"}
     assert theirs["miou"] == pytest.approx(Bundle.open(tmp_path / "a.edgeseg").configurations[0].accuracy.miou)
 
