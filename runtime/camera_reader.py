@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from edgeseg.runtime.capture import Capture, CaptureLost, CorruptPicture
+from edgeseg.runtime.damage import PredictedFromDamage
 from edgeseg.runtime.slot import POLL_S
 
 RATE_PICTURES, RATE_S = 8, 0.5
@@ -16,6 +17,8 @@ SLOW_RATE_PICTURES, SLOW_RATE_S = 2, 2.0
 """or these, of a slow camera."""
 BEHIND_S = 1.0
 """Pictures that had waited tell no rate, but for those of a camera that is faster than it can be read."""
+TOLD_EVERY_S = 10.0
+"""Skipped pictures are told of so often at most."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +44,7 @@ class CameraReader:
         self._left = self._asked = self._is_held = False
         self._came_at_s = self._opened_at_s = time.monotonic()
         self._corrupt_in_a_row = 0
+        self._skipped = SkippedPictures(name)
         self._rate_from: tuple[int, float] | None = None
         self._captured_at_s = 0.0
         self.fps: float | None = None
@@ -148,14 +152,16 @@ class CameraReader:
                     return
                 self._note_corrupt()
                 self._corrupt_in_a_row += 1
-                is_first = self._corrupt_in_a_row == 1
-            if is_first:
-                _log.warning("%s: a picture is skipped | %s", self._name, error)
+                if isinstance(error, PredictedFromDamage):
+                    # The camera is well, and the next key frame near; how long that may take is limited there.
+                    self._came_at_s = time.monotonic()
+            self._skipped.add(str(error))
             return
+        self._skipped.tell()
         with self._changed:
             if self._left:
                 return
-            in_a_row, self._corrupt_in_a_row = self._corrupt_in_a_row, 0
+            self._corrupt_in_a_row = 0
             self._newest = (self.pictures, came_at_s, rgb)
             self._captured_at_s = came_at_s
             if self._rate_from is None and (not capture.had_waited or time.monotonic() - self._opened_at_s > BEHIND_S):
@@ -166,5 +172,36 @@ class CameraReader:
             self._changed.notify_all()
             while self._is_held and not self._left:
                 self._changed.wait(POLL_S)
-        if in_a_row > 1:
-            _log.warning("%s: %d pictures in a row were skipped", self._name, in_a_row)
+
+
+class SkippedPictures:
+    """Tells the log of skipped pictures: of the first one at once, of those after it together, now and then.
+
+    Args:
+        name: of the camera.
+        clock: seconds.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name, self._clock = name, clock
+        self._told_at_s: float | None = None
+        self._untold, self._reason = 0, ""
+
+    def add(self, reason: str) -> None:
+        """A picture was skipped."""
+        self._untold, self._reason = self._untold + 1, reason
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell of those that were not told of, if it is time."""
+        now_s = self._clock()
+        if not self._untold or (self._told_at_s is not None and now_s - self._told_at_s < TOLD_EVERY_S):
+            return
+        if self._told_at_s is None:
+            _log.warning("%s: a picture is skipped | %s", self._name, self._reason)
+        else:
+            _log.warning(
+                "%s: %d more pictures were skipped in %.0f s | the last: %s",
+                self._name, self._untold, now_s - self._told_at_s, self._reason,
+            )  # fmt: skip
+        self._told_at_s, self._untold = now_s, 0

@@ -12,6 +12,7 @@ import numpy as np
 from edgeseg.errors import SourceError
 from edgeseg.optional import require
 from edgeseg.runtime.capture import Capture, CaptureEnded, CaptureLost, CorruptPicture, RecordingBroken
+from edgeseg.runtime.damage import Damage
 
 STREAM_OPTIONS = {"rtsp_transport": "tcp", "flags": "low_delay", "fpsprobesize": "0"}
 """For FFmpeg: over UDP a lost packet is a damaged picture; counting pictures to know the rate takes a second."""
@@ -82,8 +83,10 @@ class StreamCapture(Capture):
         if not self._container.streams.video:
             raise SourceError(f"{self._name} holds no video | give the address of a video stream")
         self._video = self._container.streams.video[0]
-        # Decoding frames on several threads gives each of them as many frames late.
-        self._video.thread_type = "SLICE"
+        # Decoding frames on several threads gives each of them as many frames late; where slices are, FFmpeg does not
+        # tell of missing ones.
+        self._video.codec_context.thread_count = 1
+        self._damage = Damage(self._name, is_predicted=not self._video.codec_context.codec.intra_only)
         rate = self._video.average_rate
         self.fps = float(rate) if rate else None
         known = self._container.format.name not in _PLAYLISTS or self._container.duration is not None
@@ -92,7 +95,7 @@ class StreamCapture(Capture):
         self._given_s = playhead.shown_s
         self._offset_s: float | None = None
         self._came_at_s = 0.0
-        self._decoded: deque[Any] = deque()
+        self._decoded: deque[tuple[Any, bool]] = deque()
         if self.is_recording and self._resumed_s is not None:
             try:
                 self._container.seek(int(1e6 * self._resumed_s))
@@ -104,8 +107,6 @@ class StreamCapture(Capture):
         # Who reads on has taken the picture before.
         self._playhead.shown_s = self._given_s
         picture = self._next()
-        if picture.is_corrupt:
-            raise CorruptPicture("parts of it are missing")
         rgb = picture.to_ndarray(format="rgb24")
         if not self.is_recording or picture.time is None:
             return self._came_at_s, rgb
@@ -116,14 +117,18 @@ class StreamCapture(Capture):
         self._container.close()
 
     def _next(self) -> Any:
-        """The next picture that was not given before."""
+        """The next picture that is of use and was not given before."""
         while True:
             while not self._decoded:
                 self._decode_next()
-            picture = self._decoded.popleft()
-            is_old = self.is_recording and self._resumed_s is not None and (picture.time or 0.0) <= self._resumed_s
-            if not is_old:
-                return picture
+            picture, is_damaged = self._decoded.popleft()
+            shown_s = self._came_at_s if not self.is_recording or picture.time is None else picture.time
+            problem = self._damage.problem_of(is_key=picture.key_frame, is_damaged=is_damaged, shown_s=shown_s)
+            if self.is_recording and self._resumed_s is not None and (picture.time or 0.0) <= self._resumed_s:
+                continue
+            if problem is not None:
+                raise problem
+            return picture
 
     def _wait_until_due(self, shown_s: float) -> float:
         """Wait for the moment of a recording's picture; when it was."""
@@ -145,11 +150,13 @@ class StreamCapture(Capture):
         self._came_at_s = self._clock()
         self.had_waited = self._came_at_s - asked_s < WAITED_S
         try:
-            self._decoded.extend(packet.decode())
+            pictures = packet.decode()
         except self._av.EOFError:
             raise self._ended() from None
         except self._av.FFmpegError as error:
+            self._damage.note()
             raise CorruptPicture(f"it cannot be decoded: {_said(error)}") from error
+        self._decoded.extend((picture, picture.is_corrupt or packet.is_corrupt) for picture in pictures)
 
     def _ended(self) -> Exception:
         if not self.is_recording:

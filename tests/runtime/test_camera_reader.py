@@ -1,0 +1,50 @@
+"""The reader's thread: what counts as a stall, and what is told of skipped pictures."""
+
+import threading
+import time
+
+import numpy as np
+
+from edgeseg.runtime.camera_reader import TOLD_EVERY_S, CameraReader, SkippedPictures
+from edgeseg.runtime.capture import Capture
+from edgeseg.runtime.damage import PredictedFromDamage
+
+
+class Damaged(Capture):
+    """Gives pictures that are predicted from a damaged one for some time, then a good one."""
+
+    fps = 100.0
+
+    def __init__(self, seconds: float) -> None:
+        self._until_s = time.monotonic() + seconds
+
+    def read(self):
+        time.sleep(0.01)
+        if time.monotonic() < self._until_s:
+            raise PredictedFromDamage("it is predicted from a damaged one")
+        return time.monotonic(), np.zeros((4, 4, 3), np.uint8)
+
+    def close(self) -> None:
+        pass
+
+
+def test_waiting_for_a_key_frame_is_no_stall():
+    skipped = []
+    reader = CameraReader(lambda: Damaged(0.6), "camera", lambda: skipped.append(1))
+    assert reader.take(threading.Event(), limit_s=0.3) is not None
+    assert len(skipped) > 5
+    reader.leave(1.0)
+
+
+def test_the_log_tells_of_the_first_skipped_picture_and_of_others_together(caplog):
+    now_s = [0.0]
+    skipped = SkippedPictures("camera", lambda: now_s[0])
+    for _ in range(100):
+        skipped.add("damaged")
+        now_s[0] += 0.04
+    skipped.tell()
+    assert caplog.messages == ["camera: a picture is skipped | damaged"]
+    now_s[0] = TOLD_EVERY_S
+    skipped.tell()
+    skipped.tell()
+    assert caplog.messages[1:] == ["camera: 99 more pictures were skipped in 10 s | the last: damaged"]
