@@ -10,7 +10,8 @@ import pytest
 from edgeseg.config import MODES, Compensation
 from edgeseg.errors import InputError
 from edgeseg.runtime import optical_flow
-from edgeseg.runtime.compensation import FRAMES_HELD, Compensator
+from edgeseg.runtime.compensation import Compensator
+from edgeseg.runtime.motion_memory import FRAMES_HELD
 from edgeseg.runtime.optical_flow import (
     FRAME_PIXELS_MAX,
     consistent,
