@@ -11,9 +11,7 @@ from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
     from edgeseg.classes import ClassSet
-    from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.result import Result
-    from edgeseg.runtime.run import RunReport
     from edgeseg.runtime.sinks import Sink
 
 
@@ -120,6 +118,7 @@ def command(
     from edgeseg.bundle import Bundle
     from edgeseg.cli.live_view import live_view
     from edgeseg.cli.options import check_different_files, measuring_bar
+    from edgeseg.cli.run_summary import print_summary
     from edgeseg.errors import InputError
     from edgeseg.runtime.kept_session import keep
     from edgeseg.runtime.run import run_loop
@@ -200,74 +199,9 @@ def command(
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     else:
-        _print_summary(report, picked.pick, to_stderr=json_lines == "-")
+        print_summary(report, picked.pick, to_stderr=json_lines == "-")
     if report.interruption is not None:
         raise report.interruption
-
-
-def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool) -> None:
-    summary = report.summary
-
-    def figures(values: dict[str, float]) -> str:
-        return ", ".join(f"{name} {value:.1f}" for name, value in values.items()) or "none"
-
-    picked = f", picked: predicted sLAmIoU {pick.row.streaming_lamiou:.3f} at {pick.fps:g} frames/s" if pick else ""
-    if pick and pick.row.configuration != summary.configuration:
-        picked = f" at the end; {pick.row.configuration} was picked"
-    rate_origin = "" if summary.source_fps_origin == "told" else f", {summary.source_fps_origin}"
-    # A camera that is lost now and then leads to many of the one kind.
-    resets = [event for event in summary.last_events if event.kind == "reset"]
-    events = [event for event in summary.last_events if event.kind != "reset" or event is resets[-1]]
-    lines = [
-        f"configuration  {summary.configuration}{picked}",
-        f"source         {summary.source}, {summary.source_fps:.5g} frames/s{rate_origin}",
-        f"schedule       {summary.schedule}",
-        *(f"{event.kind:<14} {event.configuration}: {event.reason}" for event in events),
-        f"results        {summary.results} in {summary.seconds:.1f} s, {summary.fps:.1f} frames/s",
-        f"step           {figures(summary.step_ms)} ms",
-        f"age            {figures(summary.age_ms)} ms when published",
-        f"dropped        {summary.frames_dropped} frames while busy, {summary.frames_missed} missed by the source, "
-        f"{summary.results_dropped} results not taken",
-    ]
-    if resets:
-        lines.append(f"state          begun anew {summary.session_events['reset']} times, where the video broke off")
-    if summary.reconnects or summary.stalls or summary.corrupt_frames:
-        lines.append(
-            f"camera         lost and back {summary.reconnects} times, {summary.stalls} stalls, "
-            f"{summary.corrupt_frames} corrupt pictures skipped"
-        )
-    moved = summary.compensation
-    if moved is None:
-        lines.append("compensation   none")
-    else:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(moved.fallbacks.items())) or "none"
-        invalid = "" if moved.invalid_share is None else f", {moved.invalid_share:.1%} of the pixels invalid"
-        lines += [
-            f"compensation   {moved.name}, at the {moved.rate}'s rate; "
-            f"moved by {moved.moved_px:.1f} px in the mean{invalid}",
-            f"warp           {figures(moved.warp_ms)} ms",
-            f"source age     {figures(moved.source_age_ms)} ms: of the frame that the labels were computed from",
-            f"not moved      {reasons}",
-        ]
-    if report.slamiou is None and report.frames_with_labels:
-        lines.append(f"sLAmIoU        not scored: interrupted before the first of {report.frames_with_labels} frames")
-    if report.slamiou is not None:
-        line = f"sLAmIoU        {report.slamiou:.3f} over {report.scored_frames} camera frames with labels"
-        if report.slamiou_after_first is not None:
-            line += f", {report.slamiou_after_first:.3f} from the first labels on"
-        if report.predicted_slamiou is not None:
-            line += f", predicted {report.predicted_slamiou:.3f}"
-        if report.scored_frames < report.frames_with_labels:
-            line += f"; interrupted: scored {report.scored_frames} of {report.frames_with_labels} frames"
-        lines.append(line)
-    if report.video is not None:
-        lines.append(f"video          {report.video}")
-    lines += [
-        f"not written    {sink.dropped} of {sink.written + sink.dropped} results, for {sink.name}"
-        for sink in report.sinks
-        if sink.dropped
-    ]
-    click.echo("\n".join(lines), err=to_stderr)
 
 
 def _sinks(folder: str | None, palette: "ClassSet | None", shared_memory: str | None) -> "list[Sink]":
