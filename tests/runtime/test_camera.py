@@ -269,6 +269,30 @@ def test_the_loop_goes_on_over_losses_garbage_and_another_size_and_tells_of_them
     until(lambda: threads_of_loops() == [])
 
 
+def test_a_network_that_remembers_begins_anew_when_a_camera_was_away_for_long(server, bundle):
+    lefts = []
+    # The first graph gives 0 in the left half, each later step 20 and the steps since.
+    with (
+        camera(server) as source,
+        load(bundle, configuration="frames_32x48", threads=1) as session,
+        Loop(session, source, on_result=lambda result: lefts.append(int(result.labels[0, 0])), gap_s=0.6) as loop,
+    ):
+        with sending(server, 60):
+            until(lambda: len(lefts) > 3)
+        server.refuses = True
+        server.cut()
+        time.sleep(0.8)
+        server.refuses = False
+        before = len(lefts)
+        with sending(server, 100):
+            until(lambda: len(lefts) > before + 3)
+        summary = loop.summary
+    assert summary.reconnects >= 1
+    assert lefts[before] == 0
+    assert lefts[before + 1] == 21
+    assert "since the frame before" in summary.last_events[-1].reason
+
+
 class Held(Capture):
     """A driver in which a call hangs until the test lets it go."""
 
