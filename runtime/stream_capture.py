@@ -13,6 +13,7 @@ from edgeseg.errors import SourceError
 from edgeseg.optional import require
 from edgeseg.runtime.capture import Capture, CaptureEnded, CaptureLost, CorruptPicture, RecordingBroken
 from edgeseg.runtime.damage import Damage
+from edgeseg.runtime.lost_pictures import SEARCHED_BYTES, LostPictures
 
 STREAM_OPTIONS = {"rtsp_transport": "tcp", "flags": "low_delay", "fpsprobesize": "0"}
 """For FFmpeg: over UDP a lost packet is a damaged picture; counting pictures to know the rate takes a second."""
@@ -86,7 +87,9 @@ class StreamCapture(Capture):
         # Decoding frames on several threads gives each of them as many frames late; where slices are, FFmpeg does not
         # tell of missing ones.
         self._video.codec_context.thread_count = 1
-        self._damage = Damage(self._name, is_predicted=not self._video.codec_context.codec.intra_only)
+        codec = self._video.codec_context.codec
+        self._damage = Damage(self._name, is_predicted=not codec.intra_only)
+        self._gaps = LostPictures(self._video.codec_context.extradata or b"") if codec.name == "h264" else None
         rate = self._video.average_rate
         self.fps = float(rate) if rate else None
         known = self._container.format.name not in _PLAYLISTS or self._container.duration is not None
@@ -149,6 +152,8 @@ class StreamCapture(Capture):
             raise self._lost(f"the connection is lost: {_said(error)}") from error
         self._came_at_s = self._clock()
         self.had_waited = self._came_at_s - asked_s < WAITED_S
+        if self._gaps is not None and self._gaps.precede(bytes(memoryview(packet)[:SEARCHED_BYTES])):
+            self._damage.note()
         try:
             pictures = packet.decode()
         except self._av.EOFError:

@@ -69,6 +69,13 @@ def test_no_picture_up_to_the_next_key_frame_is_handed_out_when_a_slice_is_missi
     assert skipped == 2 * KEY_EVERY - index
 
 
+def test_no_picture_up_to_the_next_key_frame_is_handed_out_when_one_is_missing(intact):
+    units, pictures = intact
+    given, skipped = received([*units[:60], *units[61:]])
+    assert given == pictures[:60] + pictures[2 * KEY_EVERY :]
+    assert skipped == 39
+
+
 def test_no_picture_up_to_the_next_key_frame_is_handed_out_when_bits_are_wrong():
     units = filmed(Encoder(SIZE_HW, key_every=KEY_EVERY))
     pictures, _ = received(units)
