@@ -3,13 +3,17 @@
     python -m benchmarks.viewers --bundle shipped:street --out benchmarks/results
 
 The loop runs all the time, over frames in memory at `--fps`, and its live view serves. Spans of `--seconds` without and
-with viewers take turns. Viewers live in a process of their own, at the lowest priority: elsewhere they are on other
-machines. A quarter of them are pages, which ask for the next picture when they have the last; a quarter read the
-stream; a quarter open the stream and a quarter the page's socket, ask for pictures, and read nothing at all.
+with viewers take turns. Viewers live in a process of their own, at the lowest priority, as the server does: elsewhere
+they are on other machines. A quarter of them are pages, which ask for the next picture when they have the last; a
+quarter read the stream; a quarter open the stream and a quarter the page's socket, ask for pictures, and read nothing.
+
+Beside the latency it tells the processor's time that the loop's own process takes per result, which hardly depends on
+what else the machine does, and what the server and the viewers took.
 """
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -17,6 +21,7 @@ import socket
 import statistics
 import threading
 import time
+import urllib.request
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,11 +38,13 @@ from edgeseg.runtime.result import Result
 from edgeseg.runtime.session import Session, load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.runtime.viewer import Viewer
+from edgeseg.runtime.viewer.server_process import step_back
 from edgeseg.shipped import bundle_path
 
 LIMIT_SHARE = 0.05
 SETTLE_S = 1.0
 """Of each span, not counted: viewers come and go."""
+FIRST_PICTURE_S = 30.0
 _UPGRADE = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n"
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 _ASK = b"\x81\x84\0\0\0\0next"
@@ -58,12 +65,12 @@ def main() -> None:
     bundle = Bundle.open(bundle_path(options.bundle))
     name = options.configuration or min(bundle.configurations, key=lambda entry: entry.graphs[entry.first].macs).name
     with load(bundle, configuration=name, threads=options.threads) as session:
-        ages_s, steps_s, traffic = measure(session, options)
+        ages_s, steps_s, facts_of_spans = measure(session, options)
     facts = machine_facts()
     facts["viewers"] = f"{options.viewers}, half of them not reading, in another process at the lowest priority"
     facts["spans"] = f"{options.rounds} x {options.seconds:g} s each, in turn, {SETTLE_S:g} s of each not counted"
     facts["camera"] = f"{options.fps:g} frames/s, view at most {options.view_fps:g} pictures/s"
-    facts.update(traffic)
+    facts.update(facts_of_spans)
     rows = [row(name, "age ms", ages_s), row(name, "step ms", steps_s)]
     samples = {
         f"{what} {side}": list(itertools.chain(*spans))
@@ -76,11 +83,12 @@ def main() -> None:
 
 
 def measure(session: Session, options: argparse.Namespace) -> tuple[dict, dict, dict[str, object]]:
-    """Seconds of age and of step, per side and span, and what the readers got per second."""
+    """Seconds of age and of step, per side and span; what the readers got, and what processor time it took."""
     video = open_dataset("street").videos("val")[0]
     frames_rgb = [np.ascontiguousarray(video.frame_rgb(index)) for index in range(8)]
     memory = MemoryVideo(frames_rgb, 1 << 30)
     spans = {"age": {"without": [], "with": []}, "step": {"without": [], "with": []}}  # type: dict[str, dict[str, list]]
+    loop_ms: dict[str, list[float]] = {"without": [], "with": []}
     got: list[dict[str, float]] = []
     held: list[Result] = []
     lock = threading.Lock()
@@ -98,6 +106,8 @@ def measure(session: Session, options: argparse.Namespace) -> tuple[dict, dict, 
     crowd.start()
     near.recv()
     with loop, viewer:
+        # The server has started when it answers.
+        urllib.request.urlopen(f"{viewer.url}icon.svg", timeout=60).close()
         for index in range(2 * options.rounds):
             # without, with, with, without, ...: what drifts meets both alike.
             side = ("without", "with", "with", "without")[index % 4]
@@ -105,20 +115,46 @@ def measure(session: Session, options: argparse.Namespace) -> tuple[dict, dict, 
                 near.send("watch")
                 near.recv()
             time.sleep(SETTLE_S)
+            shares = {"server": _Share(viewer.pid), "viewers": _Share(crowd.pid)}
             with lock:
                 held.clear()
+                began_s = time.process_time()
             time.sleep(options.seconds - SETTLE_S)
             with lock:
                 results = list(held)
+                loop_ms[side].append(1e3 * (time.process_time() - began_s) / max(len(results), 1))
             spans["age"][side].append([result.age_s for result in results])
             spans["step"][side].append([result.step_ms / 1e3 for result in results])
             if side == "with":
+                took = {f"share of a core, {name}": share.so_far() for name, share in shares.items()}
                 near.send("leave")
-                got.append(near.recv())
+                got.append(took | near.recv())
         near.send("end")
     crowd.join(10)
-    means = {key: round(statistics.fmean(span[key] for span in got), 2) for key in got[0]}
-    return spans["age"], spans["step"], means
+    facts: dict[str, object] = {key: round(statistics.fmean(span[key] for span in got), 3) for key in got[0]}
+    without, watched = (statistics.median(loop_ms[side]) for side in ("without", "with"))
+    facts["processor ms per result, loop's process"] = (
+        f"{without:.2f} without, {watched:.2f} with viewers, ratio {watched / without:.3f}"
+    )
+    return spans["age"], spans["step"], facts
+
+
+class _Share:
+    """What share of a core a process takes from now on; 0 where it cannot be known."""
+
+    def __init__(self, pid: int | None) -> None:
+        self._pid = pid
+        self._began_s, self._took_s = time.monotonic(), self._processor_s()
+
+    def so_far(self) -> float:
+        return (self._processor_s() - self._took_s) / (time.monotonic() - self._began_s)
+
+    def _processor_s(self) -> float:
+        path = Path("/proc", str(self._pid), "stat")
+        if not path.exists():
+            return 0.0
+        user, system = path.read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / float(os.sysconf("SC_CLK_TCK"))
 
 
 def row(configuration: str, what: str, sides: dict[str, list[list[float]]]) -> dict[str, object]:
@@ -145,8 +181,8 @@ def row(configuration: str, what: str, sides: dict[str, list[list[float]]]) -> d
 
 def watch(port: int, viewers: int, orders: Connection) -> None:
     """The viewers' process: comes and goes as it is told."""
-    os.nice(19)
     require("aiohttp", extra="live")
+    step_back()
     orders.send("ready")
     asyncio.run(_watch(port, viewers // 4, orders))
 
@@ -154,9 +190,14 @@ def watch(port: int, viewers: int, orders: Connection) -> None:
 async def _watch(port: int, quarter: int, orders: Connection) -> None:
     while await asyncio.to_thread(orders.recv) == "watch":
         counts = {"pictures": 0, "bytes": 0}
+        seeing = asyncio.Semaphore(0)
         silent = [_silent(port, is_page=index % 2 == 0) for index in range(2 * quarter)]
-        tasks = [asyncio.create_task(_page(port, counts)) for _ in range(quarter)]
+        tasks = [asyncio.create_task(_page(port, counts, seeing)) for _ in range(quarter)]
         tasks += [asyncio.create_task(_stream(port, counts)) for _ in range(quarter)]
+        # On a busy machine the lowest priority has to wait: what is measured begins when the pages show something.
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(seeing.acquire() for _ in range(quarter))), FIRST_PICTURE_S)
+        counts.update(dict.fromkeys(counts, 0))
         began = time.monotonic()
         orders.send("there")
         await asyncio.to_thread(orders.poll, None)
@@ -188,18 +229,22 @@ def _silent(port: int, *, is_page: bool) -> socket.socket:
     return sock
 
 
-async def _page(port: int, counts: dict[str, int]) -> None:
+async def _page(port: int, counts: dict[str, int], seeing: asyncio.Semaphore) -> None:
     aiohttp: Any = require("aiohttp", extra="live")
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(f"http://127.0.0.1:{port}/layers", max_msg_size=0) as socket,
     ):
         await socket.receive()
+        is_first = True
         while True:
             await socket.send_str("next")
             message = await socket.receive()
             if message.type is not aiohttp.WSMsgType.BINARY:
                 return
+            if is_first:
+                seeing.release()
+            is_first = False
             counts["pictures"] += 1
             counts["bytes"] += len(message.data)
 

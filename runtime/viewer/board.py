@@ -155,10 +155,11 @@ class Board:
         self._tell_server()
 
     def begin_anew(self) -> None:
-        """A new server comes, which has no picture and waits for none."""
+        """A new server comes, which has no picture and waits for none; it is told what runs before it can ask."""
         with self._lock:
             self._handed = 0
             self._wanted[0] = 0
+        self.write_facts()
 
     def _write_figures(self) -> None:
         head = FIGURES.pack(

@@ -39,7 +39,7 @@ _BEGIN = (
     "import sys; sys.path[:] = sys.argv[5:]; from edgeseg.runtime.viewer.server_process import main; "
     "main(*map(int, sys.argv[1:5]))"
 )
-_LINE_BYTES, _OTHER_LINES = 1 << 16, 20
+_LINE_BYTES, _OTHER_LINES, _BREAK = 1 << 16, 20, "\n"
 _NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
 _log = logging.getLogger(__name__)
 
@@ -47,8 +47,9 @@ _log = logging.getLogger(__name__)
 class Running(Protocol):
     """A server that was started."""
 
-    pid: int | None
-    """Of its process; None: it is a thread."""
+    @property
+    def pid(self) -> int | None:
+        """Of its process; None: it is a thread."""
 
     def wait(self) -> str:
         """Wait for its end; why it has ended."""
@@ -69,11 +70,11 @@ class ServerProcess:
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=line,
+                stderr=line.fileno(),
                 env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )
         line.close()
-        self.pid: int | None = self._process.pid
+        self.pid = self._process.pid
 
     def wait(self) -> str:
         """As `Running.wait`."""
@@ -88,7 +89,7 @@ class ServerProcess:
 class ServerThread:
     """A server on a thread of this process."""
 
-    pid: int | None = None
+    pid = None
 
     def __init__(self, setup: Setup, listener: Listener, memory: mmap.mmap, line: socket.socket) -> None:
         self._fault = "its line has ended"
@@ -182,8 +183,8 @@ class Keeper:
             began_s = time.monotonic()
             try:
                 reason = self._run_once()
-            except OSError as error:
-                reason = f"it could not be started: {error}"
+            except Exception as error:
+                reason = f"it could not be started: {error!r}"
             if self._closing.is_set():
                 return
             wait_s = FIRST_WAIT_S if time.monotonic() - began_s > STEADY_S else wait_s
@@ -220,7 +221,8 @@ class Keeper:
                     other.append(line.decode(errors="replace").rstrip())
                 else:
                     self._take_message(message)
-        return "\n".join([running.wait(), *other])
+        reason = running.wait()
+        return f"{reason}, {_BREAK.join(other)}" if other else reason
 
     def _take_message(self, message: list[object]) -> None:
         try:

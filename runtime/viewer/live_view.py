@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import socket
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 
@@ -14,7 +16,14 @@ from edgeseg.runtime.viewer.address import Listener, Serving, listen
 from edgeseg.runtime.viewer.board import Board
 from edgeseg.runtime.viewer.connections import Limits
 from edgeseg.runtime.viewer.facts import class_set, loop_facts, picture_facts
-from edgeseg.runtime.viewer.keeper import Keeper, ServerProcess, ServerThread, is_process_possible, shared_memory
+from edgeseg.runtime.viewer.keeper import (
+    Keeper,
+    Running,
+    ServerProcess,
+    ServerThread,
+    is_process_possible,
+    shared_memory,
+)
 from edgeseg.runtime.viewer.setup import FPS_MAX, STALE_S, Setup
 
 _PACKAGE = "edgeseg.runtime.viewer"
@@ -78,6 +87,7 @@ class Viewer:
         memory, self._memory_fd = shared_memory(for_process=is_process_possible())
         self.board = Board(memory, partial(loop_facts, loop), partial(picture_facts, loop), self._tell_server)
         """What the server is told."""
+        launch: Callable[[socket.socket], Running]
         if self._memory_fd is None:
             greeting, launch = b"", partial(ServerThread, setup, listener, memory)
         else:

@@ -62,15 +62,15 @@ def main(link_fd: int, memory_fd: int, listening_fd: int, loop_pid: int) -> None
         # The line ends with the loop's process, unless that has forked, and the copy holds its end open.
         with contextlib.suppress(OSError):
             asyncio.get_running_loop().add_reader(os.pidfd_open(loop_pid), os._exit, 0)
-        _step_back()
+        step_back()
         if os.getppid() == loop_pid:
             await server.serve()
 
     asyncio.run(serve())
 
 
-def _step_back() -> None:
-    """Below everything else that runs: viewers are served when the loop has nothing to do."""
+def step_back() -> None:
+    """Put this process below everything else that runs: viewers are served when the loop has nothing to do."""
     os.setpriority(os.PRIO_PROCESS, 0, NICE)
     # A container or an old kernel may refuse what follows, or not know it.
     with contextlib.suppress(OSError):
