@@ -7,6 +7,7 @@ what a needless change may cost (a CUSUM test). So a large loss is answered with
 last.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ SLOWDOWNS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """What a configuration must be the best for, at one of them, to be a rung."""
 FEARED = 2.0
 """The slowdown that a loop which has just begun is prepared for: another program that wants the same core."""
-_FACTORS = np.geomspace(0.4, 20.0, 49)
-"""Where predictions are made; between two of them, 8 % apart, they are interpolated."""
+_FACTORS = np.geomspace(SLOWDOWNS[0], SLOWDOWNS[-1], 43)
+_LOG_FACTORS = np.log(_FACTORS)
+"""Where predictions are made; between two of them, 9 % apart, they are interpolated."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,12 @@ class Ladder:
         self._falls: dict[str, Fall] = {}
         self._changed_at_s = clock()
         self._climbed = False
+        # Of the running configuration; set anew when another one takes over.
+        self._seen_at_s: float
+        self._has_met: bool
+        self._steady: float | None
+        self._lost: dict[bool, float]
+        self._figures_now: dict[str, float]
         self._run(start)
 
     @property
@@ -132,16 +140,16 @@ class Ladder:
             self._has_met = True
             self._falls = {name: fall.met(beside) for name, fall in self._falls.items()}
         if (factor := self._slowdown.now) is not None:
-            self._weigh(self._figures(factor), took_s)
+            self._figures_now = self._figures(factor)
+            self._weigh(self._figures_now, took_s)
             if self._lost[True] == 0:
                 self._steady = factor
 
     def decide(self) -> Move | None:
         """The change that is due now, or None."""
-        factor = self._slowdown.now
-        if factor is None:
+        factor, figures = self._slowdown.now, self._figures_now
+        if factor is None or all(lost < self._limit(is_faster=each) for each, lost in self._lost.items()):
             return None
-        figures = self._figures(factor)
         best = self._best(figures)
         is_faster = self._is_faster(best)
         if self._lost[is_faster] < self._limit(is_faster=is_faster) or figures[best] < figures[self._running] + GAIN:
@@ -169,7 +177,7 @@ class Ladder:
 
     def leave_out(self, name: str) -> None:
         """Configuration `name`, which does not run, cannot be loaded."""
-        for known in (self._median_s, self._curves, self._falls):
+        for known in (self._median_s, self._curves, self._falls, self._figures_now):
             known.pop(name, None)
 
     def _run(self, name: str) -> None:
@@ -177,7 +185,8 @@ class Ladder:
         self._running = name
         self._slowdown = Slowdown()
         self._has_met = False
-        self._steady: float | None = None
+        self._steady = None
+        self._figures_now = {}
         self._lost = {True: 0.0, False: 0.0}
         self._seen_at_s = self._clock()
 
@@ -194,7 +203,7 @@ class Ladder:
     def _figures(self, factor: float) -> dict[str, float]:
         """Predicted sLAmIoU of each rung while the running one has that slowdown."""
         return {
-            name: float(np.interp(np.log(self._factor_of(name, factor)), np.log(_FACTORS), curve))
+            name: float(np.interp(math.log(self._factor_of(name, factor)), _LOG_FACTORS, curve))
             for name, curve in self._curves.items()
         }
 
