@@ -70,19 +70,22 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_writable(path: Path | str, *, folder: bool = False, room_bytes: int = 0) -> None:
+def check_writable(
+    path: Path | str, *, folder: bool = False, room_bytes: int = 0, shown: Path | str | None = None
+) -> None:
     """Refuse a place that cannot be written before the work rather than after it; nothing is left there.
 
     Args:
         path: file that will be written, or folder with `folder`.
         room_bytes: what will be written at most; the disk must have as much free.
+        shown: what the user named, for the message, where that is not `path`.
 
     Raises:
         InputError: its folder cannot be made or written, it is a folder where a file is to be, or the disk is full.
     """
     target = Path(path)
     made = [parent for parent in target.parents if not parent.exists()]
-    with _disk_errors(target):
+    with _disk_errors(target, shown):
         if not folder and target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         try:
@@ -100,12 +103,13 @@ def check_writable(path: Path | str, *, folder: bool = False, room_bytes: int = 
 
 
 @contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
+def _disk_errors(target: Path, shown: Path | str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"{target} cannot be written ({_reason(error, target)}) | nothing was left behind: {_advice(error)}"
+            f"{shown or target} cannot be written ({_reason(error, target)}) | nothing was left behind: "
+            f"{_advice(error)}"
         ) from error
 
 

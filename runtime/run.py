@@ -15,7 +15,9 @@ from edgeseg.runtime.loop_session import LoopSession
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.run_log import logged_every
 from edgeseg.runtime.sinks import JsonLines, Sink, SinkSummary, overlay_video, sinking
+from edgeseg.runtime.sinks.base import time_of
 from edgeseg.runtime.sinks.threads import BREAK_OFF_S
+from edgeseg.runtime.sinks.video import video_format
 from edgeseg.runtime.source import Source
 from edgeseg.runtime.streaming_score import StreamingScore, StreamingScores
 
@@ -69,7 +71,7 @@ def run_loop(
     classes: ClassSet,
     frames: int | None = None,
     seconds: float | None = None,
-    save: Path | str | None = None,
+    save: Sink | Path | str | None = None,
     json_lines: TextIO | Path | str | None = None,
     sinks: Sequence[Sink] = (),
     summary_every_s: float | None = None,
@@ -89,7 +91,9 @@ def run_loop(
         classes: the bundle's classes.
         save: overlay video (.mp4) at the source's frame rate: each result is shown until the next one. It is H.264 and
             plays whatever ends the process, where the extra `video` is installed; else MPEG-4, whole at the end only.
-        json_lines: one line per result: frame index, times, age, step time, pixels and share of each class.
+            A file that exists is refused. Or a sink, not yet open, that writes it otherwise.
+        json_lines: one line per result: frame index, times, age, step time, pixels and share of each class; appended
+            to those of earlier runs.
         sinks: further sinks, such as `LabelImages` and `SharedLabelsSink`, not yet open.
         summary_every_s: log the summary so often, at level INFO.
         progress: called with each result.
@@ -107,10 +111,12 @@ def run_loop(
     first: Result | None = None
     interruption: KeyboardInterrupt | None = None
     interrupted_at_s = math.inf
-    path = None if save is None else Path(save)
     chosen = list(sinks)
-    if path is not None:
-        chosen.insert(0, overlay_video(path, source.fps, source.size_hw, classes))
+    if isinstance(save, Path | str):
+        clock = time_of(paced=source.paced, fps=source.fps)
+        save = overlay_video(save, source.fps, source.size_hw, classes, time_of=clock)
+    if save is not None:
+        chosen.insert(0, save)
     if json_lines is not None:
         chosen.append(JsonLines(json_lines))
     with ExitStack() as stack:
@@ -151,7 +157,7 @@ def run_loop(
         predicted_slamiou=_predicted(loop),
         scored_frames=scored.scored_frames,
         frames_with_labels=scored.frames_with_labels,
-        video=path,
+        video=None if save is None else save.path,
         interruption=interruption or scored.interruption,
         sinks=sunk.summaries,
     )
@@ -170,7 +176,10 @@ def _predicted(loop: Loop) -> float | None:
 def write_overlays(
     results: Sequence[Result], path: Path | str, *, fps: float, size_hw: tuple[int, int], classes: ClassSet
 ) -> None:
-    """The overlay video of `run_loop`, from results kept until the loop is over: encoding takes no time from it."""
-    with overlay_video(path, fps, size_hw, classes) as video:
+    """The overlay video of `run_loop`, from results kept until the loop is over: encoding takes no time from it.
+
+    A file that exists is replaced.
+    """
+    with video_format()(path, fps, size_hw, classes, overwrite=True) as video:
         for result in results:
             video.write(result)

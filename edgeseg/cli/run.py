@@ -8,11 +8,10 @@ import click
 
 from edgeseg.cli.camera_options import camera_options
 from edgeseg.cli.options import FRAME_RATE
+from edgeseg.cli.sink_options import SinkArguments, sink_options
 
 if TYPE_CHECKING:
-    from edgeseg.classes import ClassSet
     from edgeseg.runtime.result import Result
-    from edgeseg.runtime.sinks import Sink
 
 
 @click.command(name="run")
@@ -51,12 +50,7 @@ if TYPE_CHECKING:
               "Doubles the flow's time.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
-@click.option("--save", metavar="FILE.mp4", help="Write a video with the labels over the frames.")
-@click.option("--json-lines", metavar="FILE", help="Write a line of JSON per result; - for standard output.")
-@click.option("--save-labels", metavar="FOLDER", help="Write a PNG file of label values per result.")
-@click.option("--palette", is_flag=True, help="Give these files the colours of the classes.")
-@click.option("--shared-memory", metavar="NAME",
-              help="Keep the newest labels in shared memory for another process.")  # fmt: skip
+@sink_options
 @click.option("--summary-every", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="Log the summary so often, on standard error.")  # fmt: skip
 @click.option("--log-json", is_flag=True, help="Log as lines of JSON, on standard error.")
@@ -87,11 +81,6 @@ def command(
     check_consistency: bool,
     frames: int | None,
     seconds: float | None,
-    save: str | None,
-    json_lines: str | None,
-    save_labels: str | None,
-    palette: bool,
-    shared_memory: str | None,
     summary_every: float | None,
     log_json: bool,
     serve: str | None,
@@ -101,6 +90,7 @@ def command(
     tls_key: str | None,
     as_json: bool,
     camera_arguments: dict[str, Any],
+    written: SinkArguments,
 ) -> None:
     """Run BUNDLE over a source: the newest frame in, its labels out, until the source ends or Ctrl-C.
 
@@ -112,12 +102,11 @@ def command(
     the frame that they were computed from, and come at every camera frame, however slow the network is.
     """
     import json
-    import sys
     from dataclasses import replace
 
     from edgeseg.bundle import Bundle
     from edgeseg.cli.live_view import live_view
-    from edgeseg.cli.options import check_different_files, measuring_bar
+    from edgeseg.cli.options import measuring_bar
     from edgeseg.cli.run_summary import print_summary
     from edgeseg.errors import InputError
     from edgeseg.runtime.kept_session import keep
@@ -130,7 +119,7 @@ def command(
 
     if configuration and profile:
         raise InputError("--configuration and --profile contradict each other | name one, or let the other pick")
-    if as_json and json_lines == "-":
+    if as_json and written.to_stdout:
         raise InputError("--json and --json-lines - both write to standard output | give --json-lines a file")
     scheduled = None if schedule is None else Schedule.parse(schedule)
     if no_pace and scheduled == SHRINKING_TAIL:
@@ -147,9 +136,7 @@ def command(
             "--adaptive and --no-pace contradict each other | frames that wait make no configuration too slow: leave "
             "one out"
         )
-    check_different_files(source=source, save=save, json_lines=json_lines, save_labels=save_labels)
-    if palette and not save_labels:
-        raise InputError("--palette gives label files their colours | name their folder: --save-labels FOLDER")
+    written.check_source(source)
     if log_json or summary_every:
         click.get_current_context().with_resource(_logging(as_json=log_json))
     opened = Bundle.open(bundle_path(bundle))
@@ -158,6 +145,7 @@ def command(
     )
     camera = open_source(source, fps=fps, paced=not no_pace, split=split, **camera_arguments)
     try:
+        video, sinks = written.sinks(camera, opened.classes)
         with measuring_bar() as measuring:
             picked = load(
                 opened,
@@ -184,9 +172,8 @@ def command(
                 classes=opened.classes,
                 frames=frames,
                 seconds=seconds,
-                save=save,
-                json_lines=sys.stdout if json_lines == "-" else json_lines,
-                sinks=_sinks(save_labels, opened.classes if palette else None, shared_memory),
+                save=video,
+                sinks=sinks,
                 summary_every_s=summary_every,
                 progress=progress,
                 compensation=replace(session.compensation, mark_invalid=mark_invalid),
@@ -199,16 +186,9 @@ def command(
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     else:
-        print_summary(report, picked.pick, to_stderr=json_lines == "-")
+        print_summary(report, picked.pick, to_stderr=written.to_stdout)
     if report.interruption is not None:
         raise report.interruption
-
-
-def _sinks(folder: str | None, palette: "ClassSet | None", shared_memory: str | None) -> "list[Sink]":
-    from edgeseg.runtime.sinks import LabelImages, SharedLabelsSink
-
-    sinks: list[Sink] = [] if folder is None else [LabelImages(folder, palette=palette)]
-    return sinks if shared_memory is None else [*sinks, SharedLabelsSink(shared_memory)]
 
 
 @contextmanager

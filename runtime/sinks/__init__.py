@@ -8,7 +8,7 @@
 
 Each sink has a thread and a short queue of its own, so that one that is slow holds up neither the loop nor another.
 What a sink has written is there whatever becomes of the process: see each class for what a reader finds after a
-`kill -9`.
+`kill -9`. None destroys what an earlier run wrote unless told to.
 
 The names below are imported when they are first used: a process that reads `SharedLabels` loads nothing else.
 """
@@ -17,18 +17,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeseg.runtime.sinks.base import Sink, SinkSummary
+    from edgeseg.runtime.sinks.base import FileSink, Sink, SinkSummary
     from edgeseg.runtime.sinks.json_lines import JsonLines
     from edgeseg.runtime.sinks.label_images import LabelImages
-    from edgeseg.runtime.sinks.shared_labels import SharedLabels, SharedLabelsSink, SharedResult
+    from edgeseg.runtime.sinks.segments import Segments
+    from edgeseg.runtime.sinks.shared_labels import SharedLabels, SharedResult
+    from edgeseg.runtime.sinks.shared_labels_sink import SharedLabelsSink
     from edgeseg.runtime.sinks.threads import SinkThread, sinking
     from edgeseg.runtime.sinks.video import overlay_video
 
 _WHERE = {
+    "FileSink": "base",
     "JsonLines": "json_lines",
     "LabelImages": "label_images",
+    "Segments": "segments",
     "SharedLabels": "shared_labels",
-    "SharedLabelsSink": "shared_labels",
+    "SharedLabelsSink": "shared_labels_sink",
     "SharedResult": "shared_labels",
     "Sink": "base",
     "SinkSummary": "base",
@@ -38,8 +42,10 @@ _WHERE = {
 }
 
 __all__ = [
+    "FileSink",
     "JsonLines",
     "LabelImages",
+    "Segments",
     "SharedLabels",
     "SharedLabelsSink",
     "SharedResult",

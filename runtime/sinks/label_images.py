@@ -1,7 +1,9 @@
 """Label maps as PNG files."""
 
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from edgeseg.atomic import atomic_file, check_writable
 from edgeseg.classes import ClassSet
-from edgeseg.runtime.sinks.base import Sink
+from edgeseg.runtime.sinks.base import FileSink
 
 if TYPE_CHECKING:
     from edgeseg.runtime.result import Result
@@ -18,30 +20,46 @@ _GREY, _PALETTE = 0, 3
 _ZLIB_LEVEL = 3
 
 
-class LabelImages(Sink):
+class LabelImages(FileSink):
     """Writes `FOLDER/00000042.png` for the labels of frame 42, whole or not at all, and safe from a power cut.
 
     The pixels are the label values. Labels of a frame that are published again, as moved ones can be, replace the file.
+    A folder that holds the labels of another run is refused: the two could not be told apart.
 
     Args:
-        folder: made when missing; files that are there stay unless a frame of this run has their name.
+        folder: made when missing; other files in it stay.
         palette: the classes whose colours a viewer shows instead of near-black grey; the values stay the labels (read
             them with a library that keeps palettes apart, such as Pillow: OpenCV gives the colours).
+        overwrite: remove another run's labels first.
     """
 
-    def __init__(self, folder: Path | str, *, palette: ClassSet | None = None) -> None:
-        self._folder, self._palette = Path(folder).expanduser(), palette
+    def __init__(self, folder: Path | str, *, palette: ClassSet | None = None, overwrite: bool = False) -> None:
+        self.path, self._palette, self._overwrite = Path(folder).expanduser(), palette, overwrite
         self.name = str(folder)
 
+    @property
+    def is_taken(self) -> bool:
+        return not self._overwrite and self.path.is_dir() and any(self._label_files())
+
+    def check(self) -> None:
+        self.refuse_taken()
+        check_writable(self.path / "00000000.png", shown=self.path)
+
     def open(self) -> None:
-        check_writable(self._folder / "00000000.png")
+        self.check()
+        if self._overwrite and self.path.is_dir():
+            for path in self._label_files():
+                path.unlink()
 
     def write(self, result: "Result") -> None:
-        with atomic_file(self._folder / f"{result.frame_index:08d}.png") as temporary:
+        with atomic_file(self.path / f"{result.frame_index:08d}.png") as temporary:
             temporary.write_bytes(label_png(result.labels, self._palette))
 
     def close(self, error: BaseException | None = None) -> None:
         return None
+
+    def _label_files(self) -> Iterator[Path]:
+        return (path for path in self.path.iterdir() if re.fullmatch(r"\d{8,}\.png", path.name))
 
 
 def label_png(labels: np.ndarray, palette: ClassSet | None = None) -> bytes:

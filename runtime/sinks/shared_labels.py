@@ -7,7 +7,7 @@ Layout, little-endian; the labels begin at byte 256:
 | 0-7 | bytes | `EDGESEG1` |
 | 8-15 | uint64 | sequence: odd while the writer writes, else twice the number of results written; 0: none yet |
 | 16-19 | uint32 | process id of the writer |
-| 20-23 | uint32 | 1 while the writer runs, 0 when it has ended; it stays 1 after a `kill -9` |
+| 20-23 | uint32 | 1 while the writer runs, 0 when it has ended; after a `kill -9` it stays 1, without the lock |
 | 24-31 | uint64 | bytes that there are for labels |
 | 32-35 | uint32 | CRC-32 of bytes 40-255 and of the labels |
 | 40-47 | uint64 | frame index |
@@ -16,37 +16,32 @@ Layout, little-endian; the labels begin at byte 256:
 | 80-255 | bytes | name of the configuration, UTF-8, filled up with zeros |
 | 256- | uint8 | labels, row by row |
 
+The writer holds an exclusive `flock` on the memory, by which everybody sees that it lives, also from another container.
+
 How a reader finds a whole result while the writer goes on: `edgeseg.runtime.shared_record`.
 """
 
+import fcntl
 import mmap
 import os
-import shutil
 import struct
 import time
 from dataclasses import dataclass
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeseg.errors import InputError
-from edgeseg.runtime.shared_record import RecordPlace, RecordReader, RecordWriter, TornRecord
-from edgeseg.runtime.sinks.base import Sink
-
-if TYPE_CHECKING:
-    from edgeseg.runtime.result import Result
+from edgeseg.runtime.shared_record import RecordPlace, RecordReader, TornRecord
 
 MAGIC = b"EDGESEG1"
 HEADER_BYTES = 256
-CAPACITY_BYTES = 16 << 20
-"""Room for labels unless told otherwise; the system gives memory for what is used."""
-_PLACE = RecordPlace(sequence_at=8, sum_at=32, head=slice(40, HEADER_BYTES))
-_WRITER = 16
-_WRITER_FORMAT, _RESULT_FORMAT = "<IIQ", "<QdddII176s"
-_FOLDER = Path("/dev/shm")
+PLACE = RecordPlace(sequence_at=8, sum_at=32, head=slice(40, HEADER_BYTES))
+WRITER_AT = 16
+WRITER_FORMAT, RESULT_FORMAT = "<IIQ", "<QdddII176s"
+FOLDER = Path("/dev/shm")
+"""Where Linux keeps shared memory."""
 
 
 @dataclass(frozen=True)
@@ -70,80 +65,6 @@ class SharedResult:
         return self.published_at - self.captured_at
 
 
-class SharedLabelsSink(Sink):
-    """Writes the newest result into shared memory that `SharedLabels.open(name)` reads.
-
-    The memory is readable by this user's processes only. It is removed when the sink is closed; readers that have it
-    open keep the last labels, and see that the writer has ended.
-
-    Args:
-        name: of the memory, a file name; that of a writer that was killed is taken over.
-        capacity_bytes: pixels of the largest label map.
-    """
-
-    def __init__(self, name: str, *, capacity_bytes: int = CAPACITY_BYTES) -> None:
-        _check_name(name)
-        self.name = f"shared memory {name}"
-        self._memory_name, self._capacity = name, capacity_bytes
-        self._record = RecordWriter(_PLACE)
-
-    def open(self) -> None:
-        size = HEADER_BYTES + self._capacity
-        if _FOLDER.is_dir() and shutil.disk_usage(_FOLDER).free < size:
-            # Memory that is not there would end the process with SIGBUS when it is written.
-            raise InputError(f"{self.name} needs {size} bytes | {_FOLDER} has not as much free: make it larger")
-        try:
-            self._memory = SharedMemory(self._memory_name, create=True, size=size)
-        except FileExistsError:
-            self._remove_a_dead_writers()
-            self._memory = SharedMemory(self._memory_name, create=True, size=size)
-        except OSError as error:
-            raise InputError(f"{self.name} cannot be made ({error.strerror}) | choose another name") from error
-        buffer = self._buffer()
-        struct.pack_into(_WRITER_FORMAT, buffer, _WRITER, os.getpid(), 1, self._capacity)
-        struct.pack_into("<Q", buffer, _PLACE.sequence_at, 0)
-        buffer[: len(MAGIC)] = MAGIC
-
-    def write(self, result: "Result") -> None:
-        labels, buffer = np.ascontiguousarray(result.labels), self._buffer()
-        if labels.nbytes > self._capacity:
-            raise InputError(
-                f"{self.name} has no room for labels of {labels.shape} | got {labels.nbytes} bytes, expected at most "
-                f"{self._capacity}: choose a smaller size"
-            )
-        head = struct.pack(
-            _RESULT_FORMAT,
-            result.frame_index,
-            result.captured_at,
-            result.published_at,
-            result.stands_for,
-            *labels.shape,
-            result.configuration.encode()[:176],
-        )
-        self._record.write(buffer, head, labels.reshape(-1).data, HEADER_BYTES)
-
-    def close(self, error: BaseException | None = None) -> None:
-        struct.pack_into(_WRITER_FORMAT, self._buffer(), _WRITER, os.getpid(), 0, self._capacity)
-        self._memory.close()
-        self._memory.unlink()
-
-    def _buffer(self) -> memoryview:
-        buffer = self._memory.buf
-        if buffer is None:
-            raise InputError(f"{self.name} is closed | write before that")
-        return buffer
-
-    def _remove_a_dead_writers(self) -> None:
-        try:
-            with SharedLabels.open(self._memory_name) as left:
-                writer = left.writer_pid
-        except InputError as error:
-            raise InputError(f"{self.name} is another program's | choose another name") from error
-        if Path("/proc", str(writer)).exists():
-            raise InputError(f"{self.name} is written by process {writer} | choose another name, or end that one")
-        (_FOLDER / self._memory_name).unlink(missing_ok=True)
-
-
 class SharedLabels:
     """Reads what a `SharedLabelsSink` writes, without holding it up.
 
@@ -151,9 +72,9 @@ class SharedLabels:
         result = shared.wait_newer(0, timeout_s=1.0)
     """
 
-    def __init__(self, name: str, memory: mmap.mmap) -> None:
-        self._name, self._memory = name, memory
-        self._record = RecordReader(memory, _PLACE, _labels_of)
+    def __init__(self, name: str, memory: mmap.mmap, descriptor: int) -> None:
+        self._name, self._memory, self._descriptor = name, memory, descriptor
+        self._record = RecordReader(memory, PLACE, _labels_of)
 
     @classmethod
     def open(cls, name: str) -> "SharedLabels":
@@ -162,10 +83,10 @@ class SharedLabels:
         Raises:
             InputError: there is none, or it is another program's.
         """
-        _check_name(name)
+        check_name(name)
         try:
             # SharedMemory would open it for writing, and before Python 3.13 remove it when the reader ends.
-            descriptor = os.open(_FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(FOLDER / name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise InputError(
                 f"no shared memory {name} ({error.strerror}) | is it running: edgeseg run ... --shared-memory {name}?"
@@ -174,12 +95,13 @@ class SharedLabels:
             if os.fstat(descriptor).st_size < HEADER_BYTES:
                 raise InputError(f"shared memory {name} is another program's | got no {MAGIC.decode()} at its begin")
             memory = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        finally:
+            if memory[: len(MAGIC)] != MAGIC:
+                memory.close()
+                raise InputError(f"shared memory {name} is another program's | got no {MAGIC.decode()} at its begin")
+        except BaseException:
             os.close(descriptor)
-        if memory[: len(MAGIC)] != MAGIC:
-            memory.close()
-            raise InputError(f"shared memory {name} is another program's | got no {MAGIC.decode()} at its begin")
-        return cls(name, memory)
+            raise
+        return cls(name, memory, descriptor)
 
     def read(self) -> SharedResult | None:
         """The newest result; None when there is none yet.
@@ -195,7 +117,7 @@ class SharedLabels:
             ) from error
         if record is None:
             return None
-        index, captured_at, published_at, stands_for, height, width, name = struct.unpack(_RESULT_FORMAT, record.head)
+        index, captured_at, published_at, stands_for, height, width, name = struct.unpack(RESULT_FORMAT, record.head)
         labels = np.frombuffer(bytearray(record.payload), np.uint8).reshape(height, width)
         configuration = name.rstrip(b"\0").decode(errors="replace")
         return SharedResult(record.number, index, captured_at, published_at, stands_for, configuration, labels)
@@ -212,17 +134,37 @@ class SharedLabels:
     @property
     def writer_pid(self) -> int:
         """Process id of the writer."""
-        return int(struct.unpack_from(_WRITER_FORMAT, self._memory, _WRITER)[0])
+        return int(struct.unpack_from(WRITER_FORMAT, self._memory, WRITER_AT)[0])
 
     @property
     def has_ended(self) -> bool:
         """Whether the writer has closed the memory, or was killed."""
-        _, is_running, _ = struct.unpack_from(_WRITER_FORMAT, self._memory, _WRITER)
-        return not is_running or not Path("/proc", str(self.writer_pid)).exists()
+        _, is_running, _ = struct.unpack_from(WRITER_FORMAT, self._memory, WRITER_AT)
+        if not is_running:
+            return True
+        descriptor = self.locked_descriptor(fcntl.LOCK_SH)
+        if descriptor is None:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+        return True
+
+    def locked_descriptor(self, kind: int) -> int | None:
+        """The memory, open and locked, for the caller to close; None while its writer lives, who has the lock.
+
+        Args:
+            kind: `fcntl.LOCK_SH` or `fcntl.LOCK_EX`.
+        """
+        try:
+            fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        return os.dup(self._descriptor)
 
     def close(self) -> None:
         """Give the memory back; what was read stays."""
         self._memory.close()
+        os.close(self._descriptor)
 
     def __enter__(self) -> "SharedLabels":
         return self
@@ -238,6 +180,7 @@ def _labels_of(head: bytes) -> slice:
     return slice(HEADER_BYTES, HEADER_BYTES + height * width)
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise InputError unless `name` can be that of shared memory."""
     if not name or name.startswith(".") or "/" in name or len(name) > 200:
         raise InputError(f"the name of shared memory is a file name without a folder | got {name!r}")

@@ -38,6 +38,7 @@ class SinkThread:
         self._stop = threading.Event()
         self._slot: LatestSlot[Result] = LatestSlot(self._stop, capacity=held)
         self._given = self._written = 0
+        self._has_dropped = False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="edgeseg-sink", daemon=True)
         sink.open()
@@ -52,6 +53,13 @@ class SinkThread:
         self.check()
         self._given += 1
         self._slot.put(result, wait=self._wait)
+        if self._slot.dropped and not self._has_dropped:
+            self._has_dropped = True
+            _log.warning(
+                "%s is too slow for the loop: results are left out of it, and counted at the end | a smaller video "
+                "(--save-size), fewer files, or a faster disk",
+                self._sink.name,
+            )
 
     def check(self) -> None:
         """Raise the sink's failure, if it failed."""

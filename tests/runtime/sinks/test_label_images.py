@@ -47,6 +47,29 @@ def test_only_whole_files_are_there_when_the_disk_is_full(made, tmp_path):
         assert all(cv2.imread(str(tmp_path / name)) is not None for name in names)
 
 
+def test_labels_of_another_run_are_refused_and_stay(made, tmp_path):
+    with LabelImages(tmp_path) as sink:
+        sink.write(made(7))
+    for refusing in (LabelImages(tmp_path).check, LabelImages(tmp_path).open):
+        with pytest.raises(InputError, match=r"exists \| --overwrite replaces it"):
+            refusing()
+    assert [path.name for path in tmp_path.iterdir()] == ["00000007.png"]
+
+
+def test_labels_of_another_run_are_removed_when_told_to_and_other_files_are_not(made, tmp_path):
+    (tmp_path / "notes.txt").write_text("")
+    for index in (7, 3):
+        with LabelImages(tmp_path, overwrite=True) as sink:
+            sink.write(made(index))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000003.png", "notes.txt"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_by_the_name_it_was_given(tmp_path):
+    with pytest.raises(InputError) as refused:
+        LabelImages("/proc/labels").check()
+    assert "/proc/labels cannot be written" in str(refused.value)
+
+
 def test_a_place_that_is_no_folder_is_refused_before_the_loop_begins(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is no folder"):

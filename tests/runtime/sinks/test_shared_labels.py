@@ -1,7 +1,9 @@
 import os
 import signal
+import struct
 import subprocess
 import sys
+import time
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -109,9 +111,48 @@ def test_the_memory_of_a_writer_that_was_killed_is_taken_over(made, name):
         read = shared.read()
         assert read is not None
         assert (read.configuration, read.labels.tolist()) == ("killed", [[9] * 4] * 3)
+    # Whoever looks for it finds it, until another writer comes.
+    time.sleep(0.3)
+    with SharedLabels.open(name) as shared:
+        assert shared.has_ended
     with SharedLabelsSink(name) as sink, SharedLabels.open(name) as shared:
         sink.write(made(1))
         assert shared.read() is not None
+
+
+def test_a_writer_lives_as_long_as_it_locks_whatever_its_process_is_called_here(made, name):
+    with SharedLabelsSink(name) as sink, SharedLabels.open(name) as shared:
+        # As seen from a container, where that process has another number or none.
+        struct.pack_into("<I", sink._memory, 16, 2**22 + 1)
+        assert not shared.has_ended
+        with pytest.raises(InputError, match="is written by process"):
+            SharedLabelsSink(name).check()
+
+
+def test_checking_leaves_nothing_and_what_a_dead_writer_left(made, name):
+    SharedLabelsSink(name).check()
+    assert not Path("/dev/shm", name).exists()
+    with SharedLabelsSink(name) as sink:
+        left = Path("/dev/shm", name).read_bytes()
+        sink.write(made(0))
+    Path("/dev/shm", name).write_bytes(left)
+    SharedLabelsSink(name).check()
+    with SharedLabels.open(name) as shared:
+        assert shared.has_ended
+    with SharedLabelsSink(name) as sink:
+        sink.write(made(0))
+    assert not Path("/dev/shm", name).exists()
+
+
+def test_memory_that_was_removed_and_made_by_another_stays_when_the_sink_is_closed(made, name):
+    first, second = SharedLabelsSink(name), SharedLabelsSink(name)
+    first.open()
+    Path("/dev/shm", name).unlink()
+    second.open()
+    first.close()
+    assert Path("/dev/shm", name).exists()
+    second.close()
+    assert not Path("/dev/shm", name).exists()
 
 
 def test_labels_that_are_too_large_are_refused(made, name):

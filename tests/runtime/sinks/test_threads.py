@@ -51,6 +51,21 @@ def test_a_slow_sink_drops_the_oldest_results_and_holds_up_neither_the_loop_nor_
     assert [(summary.written, summary.dropped) for summary in put.summaries] == [(9, 22), (31, 0)]
 
 
+def test_a_sink_that_is_too_slow_is_told_once_and_at_once(made, caplog):
+    slow = Held()
+    with sinking([slow]) as put:
+        put(made(0))
+        assert slow.entered.acquire(timeout=10)
+        for index in range(1, 9):
+            put(made(index))
+        assert caplog.records == []
+        for index in range(9, 30):
+            put(made(index))
+        (record,) = caplog.records
+        assert "held is too slow for the loop" in record.message
+        slow.allowed.release(1000)
+
+
 def test_every_result_is_written_when_the_source_waits(made):
     sink = Held(allowed=1000)
     with sinking([sink], wait=True) as put:

@@ -1,11 +1,15 @@
 import os
+import sys
+from dataclasses import replace
 
 import cv2
+import numpy as np
 import pytest
 
 from edgeseg.errors import InputError
 from edgeseg.runtime.sinks import overlay_video
-from edgeseg.runtime.sinks.video import whole_fragments_bytes
+from edgeseg.runtime.sinks.base import time_of
+from edgeseg.runtime.sinks.h264 import whole_fragments_bytes
 from support.small_disk import small_disk
 
 av = pytest.importorskip("av")
@@ -19,6 +23,17 @@ def decoded(path):
         return [picture.to_ndarray(format="rgb24").mean((0, 1)) for picture in container.decode(video=0)]
 
 
+def times_of(path):
+    """When each picture is shown, in seconds."""
+    with av.open(str(path)) as container:
+        return [float(picture.time) for picture in container.decode(video=0)]
+
+
+def captured(made, *at_s):
+    """Results of frames 0, 1, 2, ... that were captured then, by a camera of 10 frames/s."""
+    return [replace(made(index), captured_at=10.0 + at) for index, at in enumerate(at_s)]
+
+
 def test_each_result_is_shown_until_the_next_ones_frame(made, tmp_path):
     with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
         for index in (0, 4, 5):
@@ -28,11 +43,11 @@ def test_each_result_is_shown_until_the_next_ones_frame(made, tmp_path):
 
 
 def test_the_times_are_those_of_the_source(made, tmp_path):
-    with overlay_video(tmp_path / "v.mp4", 29.97, SIZE_HW, made(0).classes) as sink:
+    by_number = time_of(paced=False, fps=29.97)
+    with overlay_video(tmp_path / "v.mp4", 29.97, SIZE_HW, made(0).classes, time_of=by_number) as sink:
         for index in range(31):
             sink.write(made(index))
-    with av.open(str(tmp_path / "v.mp4")) as container:
-        times = [float(picture.time) for picture in container.decode(video=0)]
+    times = times_of(tmp_path / "v.mp4")
     assert times == pytest.approx([index / 29.97 for index in range(31)], abs=1e-3)
 
 
@@ -40,8 +55,7 @@ def test_a_long_gap_is_a_gap_and_not_thousands_of_pictures(made, tmp_path):
     with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
         for index in (0, 36_000, 36_001):
             sink.write(made(index))
-    with av.open(str(tmp_path / "v.mp4")) as container:
-        times = [float(picture.time) for picture in container.decode(video=0)]
+    times = times_of(tmp_path / "v.mp4")
     assert len(times) == 22
     assert times[-2:] == [3600.0, 3600.1]
 
@@ -55,13 +69,77 @@ def test_a_copy_of_the_growing_file_plays_but_for_the_last_half_second(made, tmp
     assert len(decoded(tmp_path / "v.mp4")) == 43
 
 
-def test_a_video_that_was_there_stays_until_the_first_half_second_is_written(made, tmp_path):
-    (tmp_path / "v.mp4").write_bytes(b"old")
+def test_the_clock_goes_on_while_the_camera_is_away(made, tmp_path):
     with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
+        for result in captured(made, 0.0, 0.1, 61.5, 61.6):
+            sink.write(result)
+    times = times_of(tmp_path / "v.mp4")
+    assert times[0:2] == pytest.approx([0.0, 0.1])
+    assert times[-2:] == pytest.approx([61.5, 61.6])
+    # The last picture before is shown for two seconds, and stands.
+    assert times[-3] == pytest.approx(2.0)
+
+
+def test_pictures_that_come_in_bursts_are_shown_evenly(made, tmp_path):
+    with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
+        for result in captured(made, 0.0, 0.19, 0.2, 0.39, 0.4, 0.59, 0.6):
+            sink.write(result)
+    assert times_of(tmp_path / "v.mp4") == pytest.approx([index / 10 for index in range(7)])
+
+
+@pytest.mark.parametrize("period_s", [0.2, 0.05])
+def test_the_clock_is_the_captures_where_the_camera_has_another_rate_than_it_told(made, tmp_path, period_s):
+    with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
+        for result in captured(made, *(index * period_s for index in range(41))):
+            sink.write(result)
+    assert times_of(tmp_path / "v.mp4")[-1] == pytest.approx(40 * period_s, abs=0.15)
+
+
+def test_a_video_of_an_earlier_run_is_refused_and_stays(made, tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"old")
+    sink = overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes)
+    for refusing in (sink.check, sink.open):
+        with pytest.raises(InputError, match=r"v\.mp4 exists \| --overwrite replaces it"):
+            refusing()
+    assert (tmp_path / "v.mp4").read_bytes() == b"old"
+
+
+def test_a_video_to_be_replaced_stays_until_the_first_half_second_is_written(made, tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"old")
+    with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes, overwrite=True) as sink:
         sink.write(made(0))
         sink.write(made(1))
         assert (tmp_path / "v.mp4").read_bytes() == b"old"
     assert len(decoded(tmp_path / "v.mp4")) == 2
+
+
+def test_a_video_takes_another_name_when_another_process_was_faster(made, tmp_path):
+    with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
+        sink.write(made(0))
+        (tmp_path / "v.mp4").write_bytes(b"its")
+        sink.write(made(1))
+    assert (tmp_path / "v.mp4").read_bytes() == b"its"
+    assert len(decoded(tmp_path / "v-2.mp4")) == 2
+
+
+def test_frames_are_shown_at_the_size_of_the_video(made, tmp_path):
+    with overlay_video(tmp_path / "v.mp4", 10, (16, 24), made(0).classes) as sink:
+        sink.write(made(1, size_hw=(64, 96)))
+    (colour,) = decoded(tmp_path / "v.mp4")
+    assert colour == pytest.approx([0, 127, 0], abs=6)
+
+
+@pytest.mark.parametrize("size_hw", [(32, 48), (33, 49)])
+def test_pixels_come_back_where_they_were(made, tmp_path, size_hw):
+    result = made(0, size_hw=size_hw)
+    result.labels[:, 24:] = 2
+    with overlay_video(tmp_path / "v.mp4", 10, size_hw, result.classes) as sink:
+        sink.write(result)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        shown = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+    expected = result.overlay()[:32, :48].astype(int)
+    # The colours of two pixels are one beside the border.
+    assert np.abs(shown - expected)[:, [*range(20), *range(28, 48)]].max() <= 12
 
 
 def test_nothing_is_left_when_no_result_came(made, tmp_path):
@@ -121,3 +199,27 @@ def test_a_fragment_that_is_cut_off_does_not_count(made, tmp_path):
 def test_other_containers_are_refused(made, tmp_path):
     with pytest.raises(InputError, match=r"as \.mp4"):
         overlay_video(tmp_path / "v.avi", 10, SIZE_HW, made(0).classes)
+
+
+def test_mpeg_4_warns_that_it_is_lost_with_its_process(made, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
+        sink.write(made(0))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "when the run ends well" in record.message
+
+
+def test_mpeg_4_shows_the_last_picture_for_ten_seconds_while_the_camera_is_away(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes) as sink:
+        for result in captured(made, 0.0, 3600.0):
+            sink.write(result)
+    assert cv2.VideoCapture(str(tmp_path / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 101
+
+
+def test_an_earlier_mpeg_4_video_is_refused(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "v.mp4").write_bytes(b"old")
+    with pytest.raises(InputError, match="exists"):
+        overlay_video(tmp_path / "v.mp4", 10, SIZE_HW, made(0).classes).open()
