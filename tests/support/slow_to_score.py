@@ -1,6 +1,6 @@
 """`edgeseg` on a source whose label maps take a tenth of a second each; it says so on standard error when one is read.
 
-    python slow_to_score.py run BUNDLE --source any ...
+python slow_to_score.py run BUNDLE --source any ...
 """
 
 import sys
