@@ -1,6 +1,7 @@
 """Cameras and network streams as sources: what ends, stalls or breaks is opened again, and everything is counted."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,10 @@ HANGING_AT_MOST = 8
 """Readers that hang in a driver; then none is added until one comes back."""
 CLOSE_S = 0.5
 """How long `close` waits for the reader."""
+OTHER_RATE = 0.2
+"""A camera that differs by more from the rate that it tells, or that the user gave, is told of."""
+FEW_PICTURES, FEW_STALLS = 3, 2
+"""Of a camera that stalls so often after so few pictures the limit is too short."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,14 +41,15 @@ class Reconnection:
     most_wait_s: float = 30.0
     """Seconds between two attempts at most."""
     open_s: float = 10.0
-    """Seconds that opening may take, the first picture included."""
+    """Seconds that opening may take, the first picture included: a stream's is a key frame. Less where less is left
+    of `give_up_s`."""
     give_up_s: float | None = None
     """Seconds after the loss, from which on no further attempt is made; None: never. 0: it is not opened again."""
 
     def __post_init__(self) -> None:
-        for name, option in (("stall_s", "--stall"), ("most_wait_s", "--retry-most"), ("open_s", "")):
+        for name, option in (("stall_s", "--stall"), ("most_wait_s", "--retry-most"), ("open_s", "--open-limit")):
             if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"{option or name} takes positive seconds | got {getattr(self, name)}")
+                raise InputError(f"{option} takes positive seconds | got {getattr(self, name)}")
         if not 0 < self.first_wait_s <= self.most_wait_s:
             raise InputError(
                 f"--retry-most is no shorter than the first wait of {self.first_wait_s:g} s | got {self.most_wait_s:g}"
@@ -62,7 +68,9 @@ class CameraSource(Source):
     Args:
         name: for messages.
         open_capture: opens it, each time anew; may hang, as reading may.
-        fps: frame rate when the capture tells none; None: the rate at which the first pictures come.
+        fps: frame rate, whatever the capture tells; None: what that tells, else the rate at which the first pictures
+            come.
+        advice: what to do when it opens and gives nothing.
         reconnection: limits.
 
     Raises:
@@ -77,12 +85,13 @@ class CameraSource(Source):
         open_capture: Callable[[], Capture],
         *,
         fps: float | None = None,
+        advice: str = "does another program show it?",
         reconnection: Reconnection | None = None,
     ) -> None:
         self.name = name
         self._open = open_capture
         self._limits = reconnection or Reconnection()
-        self._reconnects = self._stalls = self._corrupt = 0
+        self._reconnects = self._stalls = self._corrupt = self._early_stalls = 0
         self._hanging: list[CameraReader] = []
         self._next = 0
         self._first_number: int | None = None
@@ -92,13 +101,12 @@ class CameraSource(Source):
         except BaseException as error:
             self._reader.leave()
             if isinstance(error, (CaptureLost, CaptureEnded)):
-                raise SourceError(
-                    f"{name} opens but gives no picture | {error} | does another program show it?"
-                ) from error
+                raise SourceError(f"{name} opens but gives no picture | {error} | {advice}") from error
             raise
         assert first_size_hw is not None
         self.size_hw = self._shown_size_hw = first_size_hw
         self.fps, self.fps_origin = self._rate(fps)
+        self._rate_is_known = self.fps_origin == "measured"
 
     @property
     def counts(self) -> SourceCounts:
@@ -121,6 +129,7 @@ class CameraSource(Source):
                 self._first_number = number
             index = self._next + number - self._first_number
             self._note_size(index, rgb.shape[:2])
+            self._note_rate()
             return Frame(index, came_at_s, rgb)
         return None
 
@@ -129,10 +138,10 @@ class CameraSource(Source):
 
     def _rate(self, given_fps: float | None) -> tuple[float, str]:
         """The frame rate, and where it is known from."""
-        if self._reader.fps:
-            return self._reader.fps, "told"
         if given_fps:
             return given_fps, "given"
+        if self._reader.fps:
+            return self._reader.fps, "told"
         measured = self._reader.measured_fps(self._limits.open_s)
         return (measured, "measured") if measured else (DEFAULT_CAMERA_FPS, "assumed")
 
@@ -148,40 +157,63 @@ class CameraSource(Source):
             before, self._shown_size_hw = self._shown_size_hw, size_hw
             _log.warning("%s: pictures of %dx%d instead of %dx%d from frame %d on", self.name, *size_hw, *before, index)
 
+    def _note_rate(self) -> None:
+        if self._rate_is_known or (fps := self._reader.settled_fps()) is None:
+            return
+        self._rate_is_known = True
+        if abs(fps / self.fps - 1) > OTHER_RATE:
+            _log.warning(
+                "%s: %.3g frames/s come, %.3g were %s | where that lasts: --fps %.3g",
+                self.name, fps, self.fps, self.fps_origin, fps,
+            )  # fmt: skip
+
+    def _note_stall(self) -> None:
+        self._stalls += 1
+        self._early_stalls = self._early_stalls + 1 if self._reader.pictures <= FEW_PICTURES else 0
+        if self._early_stalls == FEW_STALLS:
+            _log.warning(
+                "%s: stalled %d times after %d pictures at most | is it that slow? Then give three of its periods: "
+                "--stall SECONDS", self.name, FEW_STALLS, FEW_PICTURES,
+            )  # fmt: skip
+
     def _reconnect(self, loss: Exception, stop: threading.Event) -> None:
         """Open it again, until a picture has come or `stop` is set.
 
         Raises:
             SourceError: it was given up.
         """
-        lost_at_s, wait_s, reason = time.monotonic(), self._limits.first_wait_s, str(loss)
-        self._stalls += isinstance(loss, Stalled)
+        lost_at_s, wait_s = time.monotonic(), self._limits.first_wait_s
+        end_s = math.inf if self._limits.give_up_s is None else lost_at_s + self._limits.give_up_s
+        if isinstance(loss, Stalled):
+            self._note_stall()
         self._let_go()
-        while True:
-            away_s = time.monotonic() - lost_at_s
-            if self._limits.give_up_s is not None and away_s >= self._limits.give_up_s:
-                raise SourceError(
-                    f"{self.name} stopped after frame {self._next - 1} | {reason}; given up after {away_s:.1f} s"
-                )
-            _log.warning("%s: lost after frame %d | %s | next try in %.3g s", self.name, self._next - 1, reason, wait_s)
-            if stop.wait(wait_s):
+        problem: str | None = str(loss)
+        while problem is not None:
+            left_s = max(0.0, end_s - time.monotonic())
+            if left_s:
+                then = f"next try in {wait_s:.3g} s" if wait_s < left_s else f"given up in {left_s:.3g} s"
+                _log.warning("%s: lost after frame %d | %s | %s", self.name, self._next - 1, problem, then)
+            if stop.wait(min(wait_s, left_s)):
                 return
-            problem = self._try_again(stop)
-            if problem is None:
-                break
-            reason, wait_s = problem, min(2 * wait_s, self._limits.most_wait_s)
+            if wait_s >= left_s:
+                raise SourceError(
+                    f"{self.name} stopped after frame {self._next - 1} | {problem}; given up after "
+                    f"{time.monotonic() - lost_at_s:.1f} s"
+                )
+            problem = self._try_again(stop, min(self._limits.open_s, left_s - wait_s))
+            wait_s = min(2 * wait_s, self._limits.most_wait_s)
         if not stop.is_set():
             self._reconnects += 1
             _log.warning("%s: back after %.1f s", self.name, time.monotonic() - lost_at_s)
 
-    def _try_again(self, stop: threading.Event) -> str | None:
+    def _try_again(self, stop: threading.Event, limit_s: float) -> str | None:
         """Open it once more and wait for a picture: what was wrong, or None when it came or `stop` was set."""
         self._hanging = [reader for reader in self._hanging if reader.is_alive]
         if len(self._hanging) >= HANGING_AT_MOST:
             return f"{len(self._hanging)} calls hang in its driver"
         self._reader = self._new_reader()
         try:
-            self._reader.wait_for_size_hw(stop, self._limits.open_s)
+            self._reader.wait_for_size_hw(stop, limit_s)
         except (MissingPackageError, RecordingBroken):
             raise
         except CaptureEnded:
@@ -212,7 +244,8 @@ def open_camera(
 
     Args:
         address: digits, a path in /dev, or a URL.
-        fps: asked of a device; of a stream that does not tell its rate it is believed.
+        fps: asked of a device, which gives the nearest it has; of a stream it is believed, whatever that tells, and
+            a recording is played at it.
         size_hw: asked of a device; a stream has the size it has.
         reconnection: limits; None: the default ones.
 
@@ -231,9 +264,14 @@ def open_camera(
 
         def open_stream() -> Capture:
             # The watchdog comes first; the hung call comes back a second later and ends its thread.
-            return StreamCapture(address, name=name, open_s=limits.open_s, read_s=stall_s + 1.0, playhead=playhead)
+            return StreamCapture(
+                address, name=name, open_s=limits.open_s, read_s=stall_s + 1.0, fps=fps, playhead=playhead
+            )
 
-        return CameraSource(name, open_stream, fps=fps, reconnection=limits)
+        advice = (
+            f"its first picture is a key frame: where those are more than {limits.open_s:g} s apart, give --open-limit"
+        )
+        return CameraSource(name, open_stream, fps=fps, advice=advice, reconnection=limits)
     device = int(address) if address.isdecimal() else address
     name = f"camera {address}"
 
@@ -241,4 +279,4 @@ def open_camera(
         advice = "is it connected, and free of other programs? Its index may be another one"
         return DeviceCapture(device, name=name, advice=advice, fps=fps, size_hw=size_hw)
 
-    return CameraSource(name, open_device, fps=fps, reconnection=limits)
+    return CameraSource(name, open_device, reconnection=limits)

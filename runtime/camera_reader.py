@@ -15,6 +15,8 @@ RATE_PICTURES, RATE_S = 8, 0.5
 """A frame rate is measured over so many pictures and so long at least,"""
 SLOW_RATE_PICTURES, SLOW_RATE_S = 2, 2.0
 """or these, of a slow camera."""
+SETTLED_PICTURES, SETTLED_S = 8, 5.0
+"""After so many and so long the rate is that of the camera, not of its beginning."""
 BEHIND_S = 1.0
 """Pictures that had waited tell no rate, but for those of a camera that is faster than it can be read."""
 TOLD_EVERY_S = 10.0
@@ -45,8 +47,9 @@ class CameraReader:
         self._came_at_s = self._opened_at_s = time.monotonic()
         self._corrupt_in_a_row = 0
         self._skipped = SkippedPictures(name)
+        self._came = 0
         self._rate_from: tuple[int, float] | None = None
-        self._captured_at_s = 0.0
+        self._rate_to = (0, 0.0)
         self.fps: float | None = None
         """As the capture tells it, once it is open."""
         self.pictures = 0
@@ -91,6 +94,12 @@ class CameraReader:
                 self._changed.wait(min(left_s, POLL_S))
             return rate
 
+    def settled_fps(self) -> float | None:
+        """The rate at which pictures come, corrupt ones included; None until they have come for some seconds."""
+        with self._changed:
+            pictures, passed_s = self._since_rate_began()
+            return pictures / passed_s if pictures >= SETTLED_PICTURES and passed_s >= SETTLED_S else None
+
     def leave(self, join_s: float = 0.0) -> None:
         """Nobody takes pictures any more: the thread closes the capture when its call comes back."""
         with self._changed:
@@ -121,13 +130,16 @@ class CameraReader:
             self._changed.wait(min(left_s, POLL_S))
 
     def _fps_so_far(self) -> float | None:
-        if self._rate_from is None:
-            return None
-        first, first_s = self._rate_from
-        pictures, passed_s = self.pictures - 1 - first, self._captured_at_s - first_s
+        pictures, passed_s = self._since_rate_began()
         is_enough = pictures >= RATE_PICTURES and passed_s >= RATE_S
         is_slow = pictures >= SLOW_RATE_PICTURES and passed_s >= SLOW_RATE_S
         return pictures / passed_s if is_enough or is_slow else None
+
+    def _since_rate_began(self) -> tuple[int, float]:
+        """How many pictures have come since the first one that tells a rate, and in how many seconds."""
+        if self._rate_from is None:
+            return 0, 0.0
+        return self._rate_to[0] - self._rate_from[0], self._rate_to[1] - self._rate_from[1]
 
     def _run(self) -> None:
         try:
@@ -151,6 +163,7 @@ class CameraReader:
                 if self._left:
                     return
                 self._note_corrupt()
+                self._came += 1
                 self._corrupt_in_a_row += 1
                 if isinstance(error, PredictedFromDamage):
                     # The camera is well, and the next key frame near; how long that may take is limited there.
@@ -163,9 +176,10 @@ class CameraReader:
                 return
             self._corrupt_in_a_row = 0
             self._newest = (self.pictures, came_at_s, rgb)
-            self._captured_at_s = came_at_s
+            self._rate_to = self._came, came_at_s
             if self._rate_from is None and (not capture.had_waited or time.monotonic() - self._opened_at_s > BEHIND_S):
-                self._rate_from = (self.pictures, came_at_s)
+                self._rate_from = self._rate_to
+            self._came += 1
             self.pictures += 1
             self._came_at_s = time.monotonic()
             self._is_held = capture.is_recording and not self._asked

@@ -14,6 +14,7 @@ The time of a picture is that at which its last byte came, before it was decoded
 The 40 ms of RTSP are one period: FFmpeg knows the end of a picture by the beginning of the next one.
 """
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -23,8 +24,14 @@ import numpy as np
 
 from edgeseg.errors import SourceError
 
+PLAUSIBLE_FPS = 1000.0
+"""What tells a rate no lower than this tells none: it is the clock of the stream, or a driver's nonsense."""
+OTHER_FPS = 0.05
+"""A device that differs by more from the rate asked for gives another one."""
 DRIVER_AGE_S = 1.0
 """A driver's time of a picture is believed when it lies no further back: else its clock is another one."""
+
+_log = logging.getLogger(__name__)
 
 
 class CaptureLost(Exception):
@@ -102,7 +109,12 @@ class DeviceCapture(Capture):
         if fps is not None:
             self._capture.set(cv2.CAP_PROP_FPS, fps)
         own_fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = own_fps if 0 < own_fps < 1000 else None
+        self.fps = own_fps if 0 < own_fps < PLAUSIBLE_FPS else None
+        if fps is not None and self.fps is not None and abs(self.fps / fps - 1) > OTHER_FPS:
+            _log.warning(
+                "%s: gives %.4g frames/s, not the %.4g asked for | edgeseg doctor --camera lists what it has",
+                name, self.fps, fps,
+            )  # fmt: skip
         self._has_given = False
 
     def read(self) -> tuple[float, np.ndarray]:

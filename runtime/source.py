@@ -62,8 +62,8 @@ class Source(ABC):
     fps: float
     """Frames per second."""
     fps_origin: str = "told"
-    """Where the rate is known from: `told` by the source, `given` by the user where that tells none, else `measured`
-    by its first frames, or `assumed`."""
+    """Where the rate is known from: `given` by the user for a stream or an iterator, whatever that tells, `told` by the
+    source, else `measured` by its first frames, or `assumed`."""
     size_hw: tuple[int, int]
     paced: bool
     """Whether frames come at their time, taken or not; False: each frame waits until it is asked for."""

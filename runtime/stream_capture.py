@@ -11,7 +11,14 @@ import numpy as np
 
 from edgeseg.errors import SourceError
 from edgeseg.optional import require
-from edgeseg.runtime.capture import Capture, CaptureEnded, CaptureLost, CorruptPicture, RecordingBroken
+from edgeseg.runtime.capture import (
+    PLAUSIBLE_FPS,
+    Capture,
+    CaptureEnded,
+    CaptureLost,
+    CorruptPicture,
+    RecordingBroken,
+)
 from edgeseg.runtime.damage import Damage
 from edgeseg.runtime.lost_pictures import SEARCHED_BYTES, LostPictures
 
@@ -46,6 +53,7 @@ class StreamCapture(Capture):
         name: for messages.
         open_s: how long opening may take.
         read_s: how long a read may block.
+        fps: at which a recording is played; None: its own.
         playhead: of a recording that was lost: it is played on from there.
         clock: seconds.
         wait: waits for some seconds.
@@ -62,6 +70,7 @@ class StreamCapture(Capture):
         name: str,
         open_s: float,
         read_s: float,
+        fps: float | None = None,
         playhead: Playhead | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], None] = time.sleep,
@@ -75,12 +84,12 @@ class StreamCapture(Capture):
                 f"{name} cannot be opened ({_said(error)}) | does it answer, and is the address right?"
             ) from error
         try:
-            self._open(Playhead() if playhead is None else playhead)
+            self._open(Playhead() if playhead is None else playhead, fps)
         except BaseException:
             self._container.close()
             raise
 
-    def _open(self, playhead: Playhead) -> None:
+    def _open(self, playhead: Playhead, played_fps: float | None) -> None:
         if not self._container.streams.video:
             raise SourceError(f"{self._name} holds no video | give the address of a video stream")
         self._video = self._container.streams.video[0]
@@ -91,9 +100,10 @@ class StreamCapture(Capture):
         self._damage = Damage(self._name, is_predicted=not codec.intra_only)
         self._gaps = LostPictures(self._video.codec_context.extradata or b"") if codec.name == "h264" else None
         rate = self._video.average_rate
-        self.fps = float(rate) if rate else None
+        self.fps = float(rate) if rate and 0 < rate < PLAUSIBLE_FPS else None
         known = self._container.format.name not in _PLAYLISTS or self._container.duration is not None
         self.is_recording = known and self._container.size > 0
+        self._slowness = self.fps / played_fps if self.fps and played_fps else 1.0
         self._playhead, self._resumed_s = playhead, playhead.shown_s
         self._given_s = playhead.shown_s
         self._offset_s: float | None = None
@@ -136,8 +146,9 @@ class StreamCapture(Capture):
     def _wait_until_due(self, shown_s: float) -> float:
         """Wait for the moment of a recording's picture; when it was."""
         now_s = self._clock()
-        due_s = now_s if self._offset_s is None else min(max(self._offset_s + shown_s, now_s), now_s + PAUSE_S)
-        self._offset_s = due_s - shown_s
+        played_s = shown_s * self._slowness
+        due_s = now_s if self._offset_s is None else min(max(self._offset_s + played_s, now_s), now_s + PAUSE_S)
+        self._offset_s = due_s - played_s
         if due_s > now_s:
             self._wait(due_s - now_s)
         return due_s

@@ -33,6 +33,10 @@ _OPTIONS = (
         "--give-up", type=click.FloatRange(min=0), metavar="SECONDS",
         help="End when a lost camera has not come back after so long; 0: at the first loss.  [default: never]",
     ),
+    click.option(
+        "--open-limit", type=_POSITIVE_S, metavar="SECONDS",
+        help="How long opening a camera may take, up to its first picture; a stream's is a key frame.  [default: 10]",
+    ),
 )  # fmt: skip
 
 
@@ -48,11 +52,12 @@ def camera_options(command: Callable[..., Any]) -> Callable[..., Any]:
         stall: float | None,
         retry_most: float | None,
         give_up: float | None,
+        open_limit: float | None,
         **others: Any,
     ) -> Any:
         from edgeseg.runtime.camera import Reconnection
 
-        given = {"stall_s": stall, "most_wait_s": retry_most, "give_up_s": give_up}
+        given = {"stall_s": stall, "most_wait_s": retry_most, "give_up_s": give_up, "open_s": open_limit}
         limits = {name: value for name, value in given.items() if value is not None}
         if retry_most is not None:
             limits["first_wait_s"] = min(Reconnection.first_wait_s, retry_most)

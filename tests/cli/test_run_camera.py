@@ -64,7 +64,11 @@ def test_run_turns_the_pictures(bundle, filming, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [(("--camera-size", "480x640"), "--camera-size: for cameras"), (("--give-up", "3"), "--give-up: for cameras")],
+    [
+        (("--camera-size", "480x640"), "--camera-size: for cameras"),
+        (("--give-up", "3"), "--give-up and --open-limit: for cameras"),
+        (("--open-limit", "20"), "--give-up and --open-limit: for cameras"),
+    ],
 )
 def test_options_of_cameras_are_refused_for_a_recording(bundle, options, words):
     result = CliRunner().invoke(main, ["run", str(bundle.root), "--source", "street", *PLAIN, *options])

@@ -202,7 +202,7 @@ def test_a_camera_that_never_answers_is_refused(server):
 
 
 def test_a_camera_that_opens_and_gives_nothing_is_refused(server):
-    with pytest.raises(SourceError, match=r"opens but gives no picture|cannot be opened"):
+    with pytest.raises(SourceError, match=r"opens but gives no picture.*key frame.*--open-limit|cannot be opened"):
         open_camera(server.url, reconnection=Reconnection(open_s=0.3))
 
 
@@ -348,6 +348,42 @@ def test_no_more_than_a_few_calls_hang_at_once(monkeypatch):
     first.released.set()
 
 
+def test_an_attempt_takes_no_longer_than_is_left_before_giving_up():
+    hold, first = threading.Event(), Held([picture(1)])
+    opened = iter([first])
+
+    def open_capture():
+        try:
+            return next(opened)
+        except StopIteration:
+            hold.wait(20)
+            raise SourceError("released") from None
+
+    limits = Reconnection(stall_s=0.05, first_wait_s=0.01, open_s=15.0, give_up_s=0.3)
+    source = CameraSource("camera 0", open_capture, reconnection=limits)
+    stop, begin_s = threading.Event(), time.monotonic()
+    source.read(stop)
+    with pytest.raises(SourceError, match=r"stopped after frame 0 .*given up after"):
+        source.read(stop)
+    assert time.monotonic() - begin_s < 5
+    hold.set()
+    first.released.set()
+
+
+def test_a_slow_camera_is_told_of_with_the_option_for_it_once(caplog):
+    captures = [Held([picture(1)]) for _ in range(5)]
+    opened = iter(captures)
+    source = CameraSource("camera 0", lambda: next(opened), reconnection=Reconnection(stall_s=0.05, first_wait_s=0.001))
+    stop = threading.Event()
+    for _ in captures:
+        source.read(stop)
+    assert source.counts.stalls == 4
+    assert len([line for line in caplog.messages if "--stall SECONDS" in line]) == 1
+    for capture in captures:
+        capture.released.set()
+    source.close()
+
+
 class Untold(Held):
     """Tells no rate. Ten pictures had waited when it was opened; then one comes every tenth of a second."""
 
@@ -380,10 +416,27 @@ def test_a_rate_is_assumed_when_too_few_pictures_come_to_measure_it():
     source.close()
 
 
-def test_a_rate_that_is_given_is_believed_where_none_is_told():
+@pytest.mark.parametrize("told", [None, 25.0])
+def test_a_rate_that_is_given_is_believed_whatever_is_told(told):
     capture = Untold(13)
+    capture.fps = told
     source = CameraSource("camera 0", lambda: capture, fps=12.0)
     assert (source.fps, source.fps_origin) == (12.0, "given")
+    capture.released.set()
+    source.close()
+
+
+@pytest.mark.parametrize(("told", "is_other"), [(25.0, True), (11.0, False)])
+def test_a_camera_is_told_of_that_gives_another_rate_than_it_tells(told, is_other, caplog):
+    capture = Untold(100)
+    capture.fps = told
+    source = CameraSource("camera 0", lambda: capture, reconnection=QUICK)
+    stop = threading.Event()
+    until(lambda: not capture.pictures)
+    assert source.read(stop) is not None
+    warned = [line for line in caplog.messages if "10 frames/s come, 25 were told | where that lasts: --fps 10" in line]
+    assert len(warned) == is_other
+    assert source.fps == told
     capture.released.set()
     source.close()
 
@@ -400,7 +453,7 @@ def test_the_rate_of_a_stream_without_timing_is_measured(server):
 class Device:
     """Stands in for `cv2.VideoCapture` on a V4L2 device, which a test machine has not."""
 
-    given_hw, driver_ms = (480, 640), 0.0
+    given_hw, given_fps, driver_ms = (480, 640), None, 0.0
     pictures: tuple = ()
 
     def __init__(self, *arguments) -> None:
@@ -415,7 +468,8 @@ class Device:
     def get(self, prop):
         height, width = self.given_hw
         return {
-            cv2.CAP_PROP_FPS: self.asked.get(cv2.CAP_PROP_FPS, 30.0), cv2.CAP_PROP_POS_MSEC: self.driver_ms,
+            cv2.CAP_PROP_FPS: self.given_fps or self.asked.get(cv2.CAP_PROP_FPS, 30.0),
+            cv2.CAP_PROP_POS_MSEC: self.driver_ms,
             cv2.CAP_PROP_FRAME_HEIGHT: height, cv2.CAP_PROP_FRAME_WIDTH: width,
         }[prop]  # fmt: skip
 
@@ -443,6 +497,20 @@ def device(monkeypatch):
 def test_a_size_that_the_camera_has_not_is_refused_with_the_nearest(device):
     with pytest.raises(SourceError, match=r"no pictures of 720x1280.*--camera-size 480x640"):
         open_camera("0", size_hw=(720, 1280))
+
+
+def test_a_rate_that_the_camera_has_not_is_told_of(device, caplog):
+    assert DeviceCapture(0, name="camera 0", advice="", fps=15).fps == 15
+    assert caplog.messages == []
+    device.given_fps = 30.0
+    assert DeviceCapture(0, name="camera 0", advice="", fps=15).fps == 30
+    assert "camera 0: gives 30 frames/s, not the 15 asked for" in caplog.text
+
+
+@pytest.mark.parametrize("told", [1000.0, 90_000.0])
+def test_a_rate_that_cannot_be_is_none(device, told):
+    device.given_fps = told
+    assert DeviceCapture(0, name="camera 0", advice="").fps is None
 
 
 def test_a_devices_time_is_that_of_its_driver(device):

@@ -81,6 +81,22 @@ def read_until(source, level: int):
         assert time.monotonic() < deadline_s
 
 
+@pytest.mark.parametrize(("told", "given", "is_rate"), [(25, None, 25.0), (25, 15.0, 15.0), (90_000, 15.0, 15.0)])
+def test_the_rate_of_a_stream_is_the_one_given_else_the_one_told(told, given, is_rate):
+    with RtspServer(told) as server, playing(server, 40):
+        source = open_camera(server.url, fps=given)
+        assert source.fps == is_rate
+        source.close()
+
+
+def test_a_rate_that_cannot_be_is_not_believed_of_a_stream():
+    with RtspServer(90_000) as server, playing(server, 40):
+        source = open_camera(server.url)
+        assert source.fps < 200
+        assert source.fps_origin == "measured"
+        source.close()
+
+
 def test_a_camera_by_rtsp_gives_frames_and_is_opened_again_after_a_cut_and_a_stall():
     limits = Reconnection(stall_s=0.5, first_wait_s=0.01, most_wait_s=0.05)
     with RtspServer() as server:

@@ -152,6 +152,19 @@ def test_pictures_of_a_video_wait_for_their_time_and_what_is_late_delays_the_res
     capture.close()
 
 
+def test_a_video_is_played_at_the_rate_given(server):
+    now_s = [100.0]
+
+    def wait(seconds: float) -> None:
+        now_s[0] += seconds
+
+    capture = StreamCapture(
+        server.url("v.mp4"), name="v", open_s=5, read_s=5, fps=2.5 * FPS, clock=lambda: now_s[0], wait=wait
+    )
+    assert [capture.read()[0] for _ in range(3)] == pytest.approx([100.0, 100.016, 100.032])
+    capture.close()
+
+
 def test_a_pause_in_a_video_is_cut_short(tmp_path):
     import av
 
