@@ -30,8 +30,9 @@ FIRST_WAIT_S, MOST_WAIT_S = 0.5, 30.0
 """Before the server is started again: doubled each time."""
 STEADY_S = 60.0
 """A server that ran for so long begins with the first wait again."""
-CLOSE_S = 1.0
-"""How long `close` waits for the server; one that is killed ends by itself, when a busy machine has time for it."""
+THREAD_CLOSE_S, PROCESS_CLOSE_S = 1.0, 0.3
+"""How long `close` waits for the server. A process that is killed ends by itself, but a busy machine may take its time,
+since even that happens at the lowest priority."""
 THREAD_NICE = 5
 """Of a server's threads in this process, and not more: one that hardly ever ran would keep Python's lock from the loop
 meanwhile."""
@@ -172,10 +173,11 @@ class Keeper:
         """End the server; may be called more than once."""
         self._closing.set()
         with self._lock:
-            if self._running is not None:
-                self._running.end()
+            running = self._running
+            if running is not None:
+                running.end()
         if self.has_begun:
-            self._thread.join(CLOSE_S)
+            self._thread.join(THREAD_CLOSE_S if running is None or running.pid is None else PROCESS_CLOSE_S)
 
     def _run(self) -> None:
         wait_s = FIRST_WAIT_S
