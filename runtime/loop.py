@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -97,7 +98,7 @@ class Loop:
         self.rate = chosen_rate(rate, self.compensation, check_consistency=check_consistency)
         self.session = session
         self.schedule = Schedule.parse(schedule) if isinstance(schedule, str) else schedule or session.schedule
-        self.source = open_source(source, fps=fps)
+        self.source = open_source(source, fps=fps, clock=clock)
         self._owns_source = self.source is not source
         self._clock = clock
         self._stop = threading.Event()
@@ -105,7 +106,7 @@ class Loop:
         self._frames: LatestSlot[Frame] = LatestSlot(self._stop)
         self._results: LatestSlot[Result] = LatestSlot(self._stop, capacity=RESULTS_HELD)
         self._ended_at_s: float | None = None
-        self._is_abandoned = False
+        self._told: set[str] = set()
         self._warp: WarpStage | None = None
         try:
             self._lead_s = lead_s(session.configuration, self.source.fps)
@@ -157,23 +158,31 @@ class Loop:
         """Whether a stage has failed; the failure is raised from the iteration, `wait`, or the end of the block."""
         return self._threads.failure is not None
 
-    def stop(self) -> None:
+    def stop(self, *, at_once: bool = False) -> None:
         """End all stages and wait for them. May be called from anywhere, the callback included, and more than once.
 
-        A source that hangs in a driver is left behind with its thread after a moment, and is not closed.
+        A source that hangs in a driver is left behind with its thread after a moment, and is not closed. So is a step
+        that hangs, which is a failure.
+
+        Args:
+            at_once: leave a step behind after that moment too, be it slow or hanging, and take it for no failure: for
+                an end within two seconds. The session must then not be used again.
         """
-        step_s = max(STOP_S, self._steps.patience_s)
+        step_s = STOP_S if at_once else max(STOP_S, self._steps.patience_s)
         hanging = self._threads.stop({"capture": STOP_S, "worker": step_s, "warp": step_s})
-        if hanging - {"capture"}:
-            what = f"a step of {self.session.configuration.name}, or what takes its labels,"
-            advice = "its thread was left behind: restart the program, and look at the device's driver"
-            self._threads.fail(DeviceError(f"{what} does not return | {advice}"))
+        untold, self._told = hanging - self._told, self._told | hanging
+        if "capture" in untold:
+            # Freeing a device under the call that hangs in it would crash.
+            _log.warning("%s does not answer | its thread was left behind", self.source.name)
+        if untold - {"capture"}:
+            what = f"a step of {self.session.configuration.name}, or what takes its labels, does not return"
+            if at_once:
+                _log.warning("%s | its thread was left behind", what)
+            else:
+                advice = "restart the program, and look at the device's driver"
+                self._threads.fail(DeviceError(f"{what} | its thread was left behind: {advice}"))
         if "capture" not in hanging:
             self._close_source()
-        elif not self._is_abandoned:
-            # Freeing a device under the call that hangs in it would crash.
-            self._is_abandoned = True
-            _log.warning("%s does not answer | its thread was left behind", self.source.name)
 
     def wait(self) -> None:
         """Wait until the source ends or a stage fails; results that were not iterated over are let go.
@@ -206,7 +215,7 @@ class Loop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.stop(at_once=error is not None)
         if error is None:
             self._threads.raise_failure()
 
@@ -217,7 +226,7 @@ class Loop:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await away(self.stop)
+        await away(partial(self.stop, at_once=error is not None))
         if error is None:
             self._threads.raise_failure()
 

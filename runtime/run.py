@@ -144,7 +144,7 @@ def run_loop(
             if first is None:
                 raise
             interruption, interrupted_at_s = error, time.monotonic()
-        loop.stop()
+        loop.stop(at_once=interruption is not None)
         sunk.finish(None if interruption is None else BREAK_OFF_S)
     is_terminated = interruption is not None and type(interruption) is not KeyboardInterrupt
     scored = StreamingScores() if is_terminated else score.finish(interrupted_at_s + SCORED_WITHIN_S)

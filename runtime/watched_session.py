@@ -24,8 +24,9 @@ STEADY_STEPS = 100
 """Steps without a hang after which earlier ones are forgiven."""
 LOAD_LIMIT_S = 60.0
 """A fresh session may take so long to load at least: engines are read, and some compile kernels first."""
-CLOSE_S = 2.0
-"""How long `close` waits for the engine's thread."""
+CLOSE_S = 0.5
+"""How long `close` waits for the engine's thread: it goes on freeing the engine, and a process ends within two seconds.
+"""
 
 
 class _Engine:

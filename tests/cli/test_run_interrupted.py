@@ -16,7 +16,8 @@ import pytest
 from support.mjpeg_server import MjpegServer
 from support.repeating import repeating
 
-SLOW = Path(__file__).parents[1] / "support" / "slow_to_score.py"
+SUPPORT = Path(__file__).parents[1] / "support"
+SLOW, HANGING = SUPPORT / "slow_to_score.py", SUPPORT / "hanging_step.py"
 PLAIN = ("--configuration", "plain_32x48", "--threads", "1")
 SOON_S = 10.0
 """The aim is 2 s; what hangs here would hang for thirty and more."""
@@ -120,3 +121,21 @@ def test_ctrl_c_ends_it_while_the_camera_does_not_answer(bundle, server):
     assert process.returncode == 130
     assert time.monotonic() - begin_s < 5
     assert said == "edgeseg: interrupted\n"
+
+
+@pytest.mark.parametrize("options", [(), ("--step-limit-s", "50")], ids=["alone", "watched"])
+def test_ctrl_c_ends_it_while_a_step_hangs_and_keeps_the_summary(bundle, tmp_path, options):
+    lines = tmp_path / "lines"
+    source = ("--source", "street:32x48@30", "--json-lines", lines)
+    with started(HANGING, "run", bundle.root, *source, *PLAIN, *options) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "hanging\n"
+        begin_s = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        shown, said = process.communicate(timeout=45)
+    assert process.returncode == 130, said
+    assert time.monotonic() - begin_s < SOON_S
+    assert "results        2 in" in shown
+    assert "a step of plain_32x48, or what takes its labels, does not return" in said
+    assert "Traceback" not in said
+    assert len(lines.read_text().splitlines()) == 2

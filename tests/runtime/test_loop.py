@@ -10,6 +10,7 @@ from edgeseg.runtime.loop import STOP_S, Loop
 from edgeseg.runtime.session import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
+from edgeseg.runtime.stages import FIRST_STEP_S
 from support.sessions import HeldSession
 from support.videos import NumberedVideo
 from support.waiting import threads_of_loops, until
@@ -425,29 +426,64 @@ def test_a_source_that_hangs_is_left_behind_within_two_seconds(session, caplog):
     until(lambda: threads_of_loops() == [])
 
 
+class HangingStep:
+    """A real session on one thread whose step hangs until it is let go."""
+
+    def __init__(self, bundle, monkeypatch) -> None:
+        self.session = load(bundle, configuration="plain_32x48", threads=1)
+        self.is_hanging, self.let_go = threading.Event(), threading.Event()
+        infer = self.session._runner.infer
+
+        def hang() -> None:
+            self.is_hanging.set()
+            assert self.let_go.wait(30)
+            infer()
+
+        monkeypatch.setattr(self.session._runner, "infer", hang)
+        monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
+
+    def end(self) -> None:
+        """Let it go, and close it."""
+        self.let_go.set()
+        until(lambda: threads_of_loops() == [])
+        self.session.close()
+        assert not self.session._runner.is_active
+
+
 def test_a_step_that_hangs_is_an_error_and_its_session_is_left_to_it(bundle, caplog, monkeypatch):
     monkeypatch.setattr("edgeseg.runtime.stages.FIRST_STEP_S", 0.1)
-    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
-    source, session = ScriptedSource(9), load(bundle, configuration="plain_32x48", threads=1)
-    hangs, let_go = threading.Event(), threading.Event()
-    infer = session._runner.infer
-
-    def hang() -> None:
-        hangs.set()
-        assert let_go.wait(30)
-        infer()
-
-    monkeypatch.setattr(session._runner, "infer", hang)
+    source, hanging = ScriptedSource(9), HangingStep(bundle, monkeypatch)
     source.allowed.release(1)
-    with pytest.raises(DeviceError, match=r"does not return \| its thread was left behind"), Loop(session, source):
-        assert hangs.wait(10)
-    session.close()
+    with (
+        pytest.raises(DeviceError, match=r"does not return \| its thread was left behind"),
+        Loop(hanging.session, source),
+    ):
+        assert hanging.is_hanging.wait(10)
+    hanging.session.close()
     assert "its session was left behind" in caplog.text
-    assert session._runner.is_active
-    let_go.set()
-    until(lambda: threads_of_loops() == [])
-    session.close()
-    assert not session._runner.is_active
+    assert hanging.session._runner.is_active
+    hanging.end()
+
+
+def test_a_step_is_left_behind_without_an_error_when_the_loop_is_to_end_at_once(bundle, caplog, monkeypatch):
+    source, hanging = ScriptedSource(9), HangingStep(bundle, monkeypatch)
+    source.allowed.release(1)
+    with Loop(hanging.session, source) as loop:
+        assert hanging.is_hanging.wait(10)
+        loop.stop(at_once=True)
+    assert [line for line in caplog.messages if "does not return | its thread was left behind" in line]
+    hanging.end()
+
+
+def test_a_step_is_left_behind_when_an_error_leaves_the_block(bundle, monkeypatch):
+    source, hanging = ScriptedSource(9), HangingStep(bundle, monkeypatch)
+    source.allowed.release(1)
+    begin_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), Loop(hanging.session, source):
+        assert hanging.is_hanging.wait(10)
+        raise KeyboardInterrupt
+    assert time.monotonic() - begin_s < FIRST_STEP_S
+    hanging.end()
 
 
 def test_a_slow_step_is_waited_for(session, monkeypatch):
