@@ -20,7 +20,7 @@ from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.loop_session import lead_s
 from edgeseg.runtime.pick import Pick, rated_table
 from edgeseg.runtime.schedule import LATEST_FRAME, Schedule
-from edgeseg.runtime.slowdown import STALE_S, Fall, Slowdown
+from edgeseg.runtime.slowdown import ALIKE, STALE_S, Fall, Slowdown
 
 GAIN = 0.003
 """Predicted sLAmIoU that another configuration must add before it counts as the better one."""
@@ -156,7 +156,8 @@ class Ladder:
             return None
         profiled_ms = 1e3 * self._median_s[self._running]
         again = ""
-        if (fall := self._falls.get(best)) is not None and not is_faster and fall.until_s <= self._clock():
+        fall = self._falls.get(best)
+        if fall is not None and not is_faster and fall.factor(factor) > ALIKE * factor:
             again = f"; left for being slow {self._clock() - fall.at_s:.1f} s ago, it is tried again"
         return Move(
             best,
