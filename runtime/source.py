@@ -208,6 +208,7 @@ def open_source(
     rotate_deg: int = 0,
     colour_order: str = "RGB",
     reconnection: "Reconnection | None" = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Source:
     """Open what the user named as a source.
 
@@ -224,6 +225,7 @@ def open_source(
         rotate_deg: degrees by which frames and label maps are turned clockwise: 0, 90, 180 or 270.
         colour_order: `BGR` when what the source gives as red is blue.
         reconnection: how a camera is watched and opened again; None: the default limits.
+        clock: seconds; of the times of an iterator.
 
     Raises:
         SourceError: it cannot be opened.
@@ -248,7 +250,7 @@ def open_source(
     if is_live:
         opened = _camera_source(str(source), fps, size_hw, reconnection)
     else:
-        opened = _other_source(source, fps, paced, split)
+        opened = _other_source(source, fps, paced, split, clock)
     if not rotate_deg and colour_order == "RGB":
         return opened
     from edgeseg.runtime.adjusted_source import AdjustedSource
@@ -270,7 +272,9 @@ def _camera_source(
     return opens(address, fps=fps, size_hw=size_hw, reconnection=reconnection)
 
 
-def _other_source(source: object, fps: float | None, paced: bool, split: str | None) -> Source:
+def _other_source(
+    source: object, fps: float | None, paced: bool, split: str | None, clock: Callable[[], float]
+) -> Source:
     from edgeseg.runtime.file_sources import FolderSource, VideoFileSource
     from edgeseg.runtime.frame_iterator import IteratorSource
 
@@ -279,7 +283,7 @@ def _other_source(source: object, fps: float | None, paced: bool, split: str | N
     if isinstance(source, Video):
         return VideoSource(source, fps=fps, paced=paced)
     if isinstance(source, Iterable) and not isinstance(source, str):
-        return IteratorSource(source, fps=fps, paced=paced)
+        return IteratorSource(source, fps=fps, paced=paced, clock=clock)
     if not isinstance(source, (str, Path)):
         raise InputError(
             f"a {type(source).__name__} is no source | expected a camera index, a file, a folder, a URL, a Video, a "
