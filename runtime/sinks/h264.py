@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -76,6 +77,9 @@ class H264Video(OverlayVideo):
         try:
             if container is not None:
                 container.close()
+                if self._frames and not ends_whole(self._place):
+                    # What closing writes may find no room, and FFmpeg says nothing.
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._name_it()
         except OSError as error:
             cut_to_whole_fragments(self._place)
@@ -161,7 +165,17 @@ def usable_encoder() -> str | None:
 
 def whole_fragments_bytes(path: Path) -> int:
     """Length of an MP4 file up to the end of its last whole fragment; 0 when it has none."""
-    position = whole = 0
+    return max((end for kind, end in _whole_boxes(path) if kind == b"mdat"), default=0)
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether an MP4 file ends where its last box does."""
+    return max((end for _, end in _whole_boxes(path)), default=0) == path.stat().st_size
+
+
+def _whole_boxes(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The kind of each box that is there whole, and where it ends."""
+    position = 0
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         while position + 8 <= size:
@@ -170,11 +184,9 @@ def whole_fragments_bytes(path: Path) -> int:
             if length == 1 and position + 16 <= size:
                 (length,) = struct.unpack(">Q", file.read(8))
             if length < 8 or position + length > size:
-                break
+                return
             position += length
-            if kind == b"mdat":
-                whole = position
-    return whole
+            yield kind, position
 
 
 def cut_to_whole_fragments(path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from datetime import datetime
 
 import cv2
 import numpy as np
@@ -102,6 +103,11 @@ def test_run_stops_after_the_frames_asked_for(bundle, images):
         (["--source", "street", "--configuration", "plain_32x48", "--profile", "p.json"], "contradict each other"),
         (["--source", "street", "--configuration", "plain_32x48", "--device", "npu"], "unknown device"),
         ([*PLAIN, "--palette"], "name their folder: --save-labels"),
+        ([*PLAIN, "--save-size", "9x9"], "name its file: --save"),
+        ([*PLAIN, "--segment", "60", "--json-lines", "-"], "--segment is about files | name one"),
+        ([*PLAIN, "--overwrite"], "--overwrite is about files | name one"),
+        ([*PLAIN, "--save", "drive-%A.mp4"], "in names of files %Y"),
+        ([*PLAIN, "--save-labels", "/proc/labels"], "/proc/labels cannot be written"),
         ([*PLAIN, "--shared-memory", "a/b"], "a file name without a folder"),
         ([*PLAIN, "--schedule", "newest"], "unknown schedule 'newest'"),
         ([*PLAIN, "--schedule", "shrinking-tail", "--no-pace"], "contradict each other"),
@@ -150,6 +156,57 @@ def test_run_writes_label_files_with_the_colours_of_the_classes(bundle, images, 
     names = sorted(path.name for path in (tmp_path / "labels").iterdir())
     assert names == [f"{index:08d}.png" for index in range(6)]
     assert cv2.imread(str(tmp_path / "labels" / names[0]))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_run_refuses_an_earlier_video_before_it_measures_and_keeps_it(bundle, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeseg.runtime.session.load", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "v.mp4").write_bytes(b"earlier")
+    result = run(bundle.root, "--source", images, "--fps", 30, "--save", tmp_path / "v.mp4")
+    assert result.exit_code == 2
+    assert "v.mp4 exists | --overwrite replaces it" in result.stderr
+    assert (tmp_path / "v.mp4").read_bytes() == b"earlier"
+
+
+def test_run_that_is_started_again_and_again_destroys_nothing(bundle, images, tmp_path):
+    arguments = (
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
+        "--save", tmp_path / "drive-%Y.mp4", "--json-lines", tmp_path / "lines.jsonl",
+        "--save-labels", tmp_path / "labels-%Y",
+    )  # fmt: skip
+    for _ in range(3):
+        assert run(*arguments).exit_code == 0
+    year = f"{datetime.now():%Y}"
+    for number in ("", "-2", "-3"):
+        assert cv2.VideoCapture(str(tmp_path / f"drive-{year}{number}.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+        assert len(list((tmp_path / f"labels-{year}{number}").iterdir())) == 6
+    rows = [json.loads(line) for line in (tmp_path / "lines.jsonl").read_text().splitlines()]
+    assert [row["frame_index"] for row in rows] == 3 * list(range(6))
+    assert len({row["run"] for row in rows}) == 3
+
+
+def test_run_begins_new_files_after_so_many_seconds_of_the_source(bundle, images, tmp_path):
+    result = run(
+        bundle.root, "--source", images, "--fps", 3, "--no-pace", "--configuration", "plain_32x48",
+        "--json-lines", tmp_path / "lines.jsonl", "--save-labels", tmp_path / "labels", "--segment", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    folders = sorted(path for path in tmp_path.iterdir() if path.name.startswith("labels-"))
+    assert [len(list(folder.iterdir())) for folder in folders] == [3, 3]
+    lines = sorted(tmp_path.glob("lines-*.jsonl"))
+    assert sum(len(path.read_text().splitlines()) for path in lines) == 6
+
+
+def test_run_replaces_earlier_files_when_told_to(bundle, images, tmp_path):
+    for name in ("v.mp4", "lines"):
+        (tmp_path / name).write_bytes(b"earlier")
+    result = run(
+        bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
+        "--save", tmp_path / "v.mp4", "--save-size", "16x24", "--json-lines", tmp_path / "lines", "--overwrite",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    capture = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    assert [capture.get(key) for key in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)] == [16, 24]
+    assert len((tmp_path / "lines").read_text().splitlines()) == 6
 
 
 def test_run_keeps_the_newest_labels_in_shared_memory_and_removes_it(bundle, images):

@@ -9,7 +9,7 @@ import pytest
 from edgeseg.errors import InputError
 from edgeseg.runtime.sinks import overlay_video
 from edgeseg.runtime.sinks.base import time_of
-from edgeseg.runtime.sinks.h264 import whole_fragments_bytes
+from edgeseg.runtime.sinks.h264 import ends_whole, whole_fragments_bytes
 from support.small_disk import small_disk
 
 av = pytest.importorskip("av")
@@ -192,7 +192,9 @@ def test_a_fragment_that_is_cut_off_does_not_count(made, tmp_path):
         for index in range(10):
             sink.write(made(index))
     whole = whole_fragments_bytes(path)
+    assert ends_whole(path)
     os.truncate(path, whole - 1)
+    assert not ends_whole(path)
     assert 0 < whole_fragments_bytes(path) < whole
 
 
