@@ -22,7 +22,8 @@ def keep(
     Args:
         session: of `bundle`.
         adaptive: change to a faster configuration while latencies are longer than the profile's, and back: see
-            `edgeseg.runtime.ladder`. Configurations are those of the profile that the session was picked by.
+            `edgeseg.runtime.ladder`. Configurations are those of the profile that the session was picked by. Two are
+            loaded at a time, so that a change between them takes no time.
         step_limit_s: replace the session when a step takes longer: see `edgeseg.runtime.watched_session`.
 
     Raises:
