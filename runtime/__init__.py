@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeseg.config import UNCOMPENSATED, Compensation
+    from edgeseg.runtime.camera import Reconnection
     from edgeseg.runtime.compensation import Compensator, MovedLabels
     from edgeseg.runtime.kept_session import keep
     from edgeseg.runtime.loop import Loop
@@ -47,6 +48,7 @@ _WHERE = {
     "MovedLabels": "edgeseg.runtime.compensation",
     "Pick": "edgeseg.runtime.pick",
     "PickRow": "edgeseg.runtime.pick",
+    "Reconnection": "edgeseg.runtime.camera",
     "Result": "edgeseg.runtime.result",
     "Schedule": "edgeseg.runtime.schedule",
     "Session": "edgeseg.runtime.session",
@@ -67,6 +69,7 @@ __all__ = [
     "MovedLabels",
     "Pick",
     "PickRow",
+    "Reconnection",
     "Result",
     "Schedule",
     "Session",

@@ -1,10 +1,10 @@
 """What the loop tells the live view's server beside frames, labels and figures; JSON-ready."""
 
-import re
 from typing import Any
 
 from edgeseg.classes import ClassSet, distinct_colours
 from edgeseg.runtime.loop import Loop
+from edgeseg.runtime.source_address import public_name
 from edgeseg.runtime.viewer.board import Offered
 
 
@@ -42,11 +42,6 @@ def picture_facts(loop: Loop, offered: Offered) -> dict[str, Any]:
         "fallback": result.fallback,
         "counts": loop.counts,
     }
-
-
-def public_name(name: str) -> str:
-    """A source's name without the user and password, and the query, that an address may hold."""
-    return re.sub(r"\?\S*", "", re.sub(r"(?<=://)[^/\s]*@", "", name))
 
 
 def _expected_fps(loop: Loop) -> float | None:
