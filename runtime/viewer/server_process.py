@@ -54,6 +54,7 @@ def main(link_fd: int, memory_fd: int, listening_fd: int, loop_pid: int) -> None
     setup = Setup.from_dict(json.loads(told))
     link = Link(line)
     logging.basicConfig(level=setup.log_level, format="%(message)s", handlers=[LogToLink(link)])
+    logging.captureWarnings(True)
     listening = socket.socket(fileno=listening_fd)
     listening.setblocking(False)
     server = Server(setup, listening, mmap.mmap(memory_fd, 0), link)

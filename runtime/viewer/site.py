@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from edgeseg.optional import require
@@ -36,6 +37,8 @@ AGAIN_S = 5.0
 """A stream without anything new sends its last picture again: a viewer that is gone is noticed then."""
 PING_S = 15.0
 SNAPSHOT_FPS_MAX = 2.0
+_useful: ContextVar[Callable[[], None]] = ContextVar("useful")
+"""Of the request that is answered: called when the viewer has sent something useful."""
 _log = logging.getLogger(__name__)
 
 
@@ -93,7 +96,7 @@ class Site:
     async def _checked(self, request: "Request", handler: "Handler") -> "StreamResponse":
         """Every request passes here: deadlines, pace, and who may read."""
         with self._connections.answering(request.transport) as useful:
-            request["useful"] = useful
+            _useful.set(useful)
             await self._pace.wait()
             refusal = self._access.refusal(
                 path=request.path,
@@ -151,7 +154,7 @@ class Site:
         async for message in socket:
             if message.type is not self._web.WSMsgType.TEXT:
                 break
-            request["useful"]()
+            _useful.get()()
             picture = await self._layers.after(seen)
             seen = picture.number
             await socket.send_bytes(picture.data)

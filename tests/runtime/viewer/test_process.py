@@ -72,6 +72,15 @@ def has_ended(descriptor):
 
 
 @pytest.fixture
+def ordinary_priority(monkeypatch):
+    """Servers stay at the priority that they start with: a busy machine has time for tests then."""
+    usual, import_main = keeper._BEGIN, "from edgeseg.runtime.viewer.server_process import main"
+    changed = "import edgeseg.runtime.viewer.server_process as s; s.step_back = lambda: None; main = s.main"
+    assert import_main in usual
+    monkeypatch.setattr(keeper, "_BEGIN", usual.replace(import_main, changed))
+
+
+@pytest.fixture
 def quick(monkeypatch):
     """A server that ended is started again at once."""
     monkeypatch.setattr(keeper, "FIRST_WAIT_S", 0.01)
@@ -115,7 +124,7 @@ def test_everything_is_served_by_another_process_of_the_lowest_priority(make_vie
         assert TOKEN not in Path(f"/proc/{pid}/environ").read_text()
 
 
-def test_page_is_shown_by_that_process_in_a_browser(make_view, tmp_path):
+def test_page_is_shown_by_a_process_in_a_browser(make_view, tmp_path, ordinary_priority):
     with make_view(in_process=True) as view, chromium_page(tmp_path) as page:
         view.give(2)
         assert fetched(view.viewer.url, "healthz")[0] == 200
@@ -126,7 +135,7 @@ def test_page_is_shown_by_that_process_in_a_browser(make_view, tmp_path):
         assert page.complaints == []
 
 
-def test_a_killed_server_is_logged_and_comes_back_while_the_loop_goes_on(make_view, quick, caplog):
+def test_a_killed_server_is_logged_and_comes_back_while_the_loop_goes_on(make_view, quick, ordinary_priority, caplog):
     with make_view(in_process=True) as view, caplog.at_level(logging.WARNING):
         view.give()
         snapshot = fetched(view.viewer.url, "snapshot.png")
@@ -142,7 +151,9 @@ def test_a_killed_server_is_logged_and_comes_back_while_the_loop_goes_on(make_vi
     ]
 
 
-def test_a_server_that_cannot_start_says_why_and_is_tried_until_it_can(make_view, quick, monkeypatch, caplog):
+def test_a_server_that_cannot_start_says_why_and_is_tried_until_it_can(
+    make_view, quick, ordinary_priority, monkeypatch, caplog
+):
     program = keeper._BEGIN
     monkeypatch.setattr(keeper, "_BEGIN", "raise SystemExit('there is no such module')")
     with caplog.at_level(logging.WARNING), make_view(in_process=True) as view:
@@ -156,7 +167,7 @@ def test_a_server_that_cannot_start_says_why_and_is_tried_until_it_can(make_view
     ]
 
 
-def test_closing_leaves_no_process_descriptor_or_thread(make_view):
+def test_closing_leaves_no_process_descriptor_or_thread(make_view, ordinary_priority):
     def view_and_close():
         with make_view(in_process=True) as view:
             until(lambda: view.viewer.pid is not None)
