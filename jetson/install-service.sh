@@ -22,7 +22,7 @@ usage: sudo jetson/install-service.sh BUNDLE [--source SRC] [--device DEV] [--pr
   --source SRC     what edgeseg run takes as --source              [default: csi:0]
   --device DEV     what edgeseg run takes as --device              [default: tensorrt:0]
   --profile FILE   device profile to pick by                       [default: none, the first start measures]
-  --options "..."  further options of edgeseg run, such as "--json-lines /var/lib/edgeseg/results.jsonl"
+  --options "..."  further options of edgeseg run, such as "--json-lines /var/lib/edgeseg/lines.jsonl"
   --venv DIR       where jetson/setup.sh installed edgeseg         [default: /opt/edgeseg/venv]
   --root DIR       install below DIR, and neither users nor systemd are touched, for tests and images
   --dry-run        say what would be done, and do nothing
