@@ -76,6 +76,7 @@ def examine_camera(source: str, *, seconds: float = MEASURED_S, **options: Any) 
         modes=modes,
         size_hw=size_hw,
         told_fps=told_fps,
+        fps_origin=opened.fps_origin,
         fps=(frames[-1][0] - frames[0][0]) / (captured_s[-1] - captured_s[0]),
         frames=len(frames),
         period_ms=_percentiles(np.diff(captured_s)),

@@ -2,6 +2,9 @@
 
 H.264 and its like predict a picture from those before it, so that damage stays until the next key frame, in pictures
 that FFmpeg takes for whole. Of MJPEG each picture stands alone.
+
+H.264 that is damaged or lost is noticed (`edgeseg.runtime.lost_pictures`). Of H.265 FFmpeg tells no damage within a
+picture; where one is missing, it gives none before the next key frame by itself.
 """
 
 import logging

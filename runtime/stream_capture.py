@@ -93,12 +93,15 @@ class StreamCapture(Capture):
         if not self._container.streams.video:
             raise SourceError(f"{self._name} holds no video | give the address of a video stream")
         self._video = self._container.streams.video[0]
-        # Decoding frames on several threads gives each of them as many frames late; where slices are, FFmpeg does not
-        # tell of missing ones.
-        self._video.codec_context.thread_count = 1
-        codec = self._video.codec_context.codec
-        self._damage = Damage(self._name, is_predicted=not codec.intra_only)
-        self._gaps = LostPictures(self._video.codec_context.extradata or b"") if codec.name == "h264" else None
+        context = self._video.codec_context
+        is_h264 = context.codec.name == "h264"
+        # Decoding frames on several threads gives each of them as many frames late.
+        self._video.thread_type = "SLICE"
+        if is_h264:
+            # With its slices on several threads, FFmpeg does not tell of those that are missing.
+            context.thread_count = 1
+        self._damage = Damage(self._name, is_predicted=not context.codec.intra_only)
+        self._gaps = LostPictures(context.extradata or b"") if is_h264 else None
         rate = self._video.average_rate
         self.fps = float(rate) if rate and 0 < rate < PLAUSIBLE_FPS else None
         known = self._container.format.name not in _PLAYLISTS or self._container.duration is not None

@@ -62,7 +62,7 @@ def _examine_camera(source: str, seconds: float, options: dict[str, Any], *, as_
             "camera": report.source,
             "offers": "; ".join(map(str, report.modes)) or "cannot be asked",
             "size": f"{report.size_hw[0]}x{report.size_hw[1]}",
-            "frame rate": f"{report.fps:.1f} frames/s measured, {report.told_fps:g} told or assumed",
+            "frame rate": f"{report.fps:.1f} frames/s measured, {report.told_fps:.5g} {report.fps_origin}",
             "period": figures(report.period_ms),
             "age": f"{figures(report.age_ms)} when read; exposure, the camera's encoder and the network not included",
             "first frame": f"{report.first_frame_s:.2f} s after opening",

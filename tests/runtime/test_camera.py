@@ -221,7 +221,12 @@ def test_a_stream_has_the_size_it_has(server):
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"stall_s": 0}, "--stall"), ({"most_wait_s": 0.1}, "--retry-most"), ({"give_up_s": -1.0}, "--give-up")],
+    [
+        ({"stall_s": 0}, "--stall"),
+        ({"most_wait_s": 0.1}, "--retry-most"),
+        ({"give_up_s": -1.0}, "--give-up"),
+        ({"open_s": 0.0}, "--open-limit"),
+    ],
 )
 def test_limits_that_cannot_be_are_refused(wrong, words):
     with pytest.raises(InputError, match=words):
