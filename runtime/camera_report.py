@@ -26,7 +26,9 @@ class CameraReport:
     """What a V4L2 camera offers; other sources cannot be asked."""
     size_hw: tuple[int, int]
     told_fps: float
-    """Frame rate as the source tells it; of one that tells none as its first frames do."""
+    """Frame rate that the source has for the loop."""
+    fps_origin: str
+    """Where that is known from: `Source.fps_origin`."""
     fps: float
     """Frames per second that came, those included that were not read in time."""
     frames: int
