@@ -50,8 +50,9 @@ class Loop:
 
     or in a program that uses asyncio, `async with` and `async for`.
 
-    A stage that fails (source, network, callback) stops the others, and the first failure is raised from the iteration,
-    from `wait`, or at the end of the `with` block.
+    A source that fails ends the loop as its end does: what was captured before is delivered first. Another stage that
+    fails (network, callback) stops all. The first failure is raised from the iteration, from `wait`, or at the end of
+    the `with` block.
 
     Args:
         session: used by the loop alone until it has stopped; it is reset at the start and not closed at the end.
@@ -240,6 +241,8 @@ class Loop:
             "frames_dropped": self._frames.dropped,
             "frames_missed": self._capture.missed,
             "results_dropped": self._results.dropped,
+            "frames_left": self._frames.left,
+            "results_left": self._results.left,
             "reconnects": wrong.reconnects,
             "stalls": wrong.stalls,
             "corrupt_frames": wrong.corrupt,
@@ -275,7 +278,10 @@ class Loop:
         return True
 
     def _run_capture(self) -> None:
-        self._capture.run()
+        try:
+            self._capture.run()
+        except BaseException as error:  # raised where the loop is used, after what was captured before
+            self._threads.note(error)
         self._frames.close()
 
     def _run_steps(self) -> None:

@@ -141,6 +141,11 @@ class LoopSummary:
     where the video broke off."""
     source_fps_origin: str = "told"
     """Where `source_fps` is known from: `Source.fps_origin`."""
+    frames_left: int = 0
+    """Captured frames that nobody computed any more, because the loop was stopped; a source that ends, or fails, stops
+    nothing."""
+    results_left: int = 0
+    """Results that nobody had taken when it was stopped."""
     last_events: tuple[SessionEvent, ...] = ()
     """The last of these, with the reasons."""
 

@@ -26,7 +26,13 @@ class LatestSlot(Generic[T]):
         self._closed = False
         self._changed = threading.Condition()
         self.dropped = 0
-        """Items that nobody took."""
+        """Items that nobody took in time."""
+        self._refused = 0
+
+    @property
+    def left(self) -> int:
+        """Items that nobody will take, because it was stopped: those held, and those that waited for room."""
+        return self._refused + len(self._items) if self._stop.is_set() else 0
 
     def put(self, item: T, *, wait: bool = False, replaces: Callable[[T], bool] | None = None) -> bool:
         """Add an item: drop the oldest one when there is no room, or with `wait` until there is. False when stopped.
@@ -40,6 +46,7 @@ class LatestSlot(Generic[T]):
                 self._items = deque(kept)
             while wait and len(self._items) >= self._capacity:
                 if self._stop.is_set():
+                    self._refused += 1
                     return False
                 self._changed.wait(POLL_S)
             if len(self._items) >= self._capacity:

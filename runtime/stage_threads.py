@@ -1,4 +1,4 @@
-"""Threads of a loop's stages: the first failure stops all of them, and what hangs is left behind."""
+"""Threads of a loop's stages: a failure stops all of them, the first one is told, and what hangs is left behind."""
 
 import threading
 import time
@@ -43,8 +43,7 @@ class StageThreads:
         Returns:
             Stages that hang. They are waited for once. A stage that calls this is not waited for.
         """
-        self._stop.set()
-        self._wake()
+        self.tell_to_stop()
         begin_s = time.monotonic()
         for thread in self._threads:
             name = thread.name.removeprefix("edgeseg-")
@@ -54,12 +53,20 @@ class StageThreads:
                     self._left_behind.add(name)
         return set(self._left_behind)
 
-    def fail(self, error: BaseException) -> None:
-        """Stop all stages; `error` is what `raise_failure` raises, unless there was one before."""
-        with self._lock:
-            self.failure = self.failure or error
+    def tell_to_stop(self) -> None:
+        """End all stages, without waiting for them."""
         self._stop.set()
         self._wake()
+
+    def note(self, error: BaseException) -> None:
+        """`error` is what `raise_failure` raises, unless there was one before; the stages go on."""
+        with self._lock:
+            self.failure = self.failure or error
+
+    def fail(self, error: BaseException) -> None:
+        """`note` it, and stop all stages."""
+        self.note(error)
+        self.tell_to_stop()
 
     def raise_failure(self) -> None:
         """Raise the first failure, if there was one."""

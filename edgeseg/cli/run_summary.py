@@ -29,6 +29,9 @@ def print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool) 
         f"dropped        {summary.frames_dropped} frames while busy, {summary.frames_missed} missed by the source, "
         f"{summary.results_dropped} results not taken",
     ]
+    if summary.frames_left or summary.results_left:
+        left = f"{summary.frames_left} frames and {summary.results_left} results"
+        lines.append(f"left           {left}, when it was stopped")
     if summary.reconnects or summary.stalls or summary.corrupt_frames:
         lines.append(
             f"camera         lost and back {summary.reconnects} times, {summary.stalls} stalls, "

@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 
+from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.errors import DeviceError, InputError, SourceError
 from edgeseg.metrics.streaming import streaming_offsets
 from edgeseg.runtime.loop import STOP_S, Loop
@@ -137,6 +138,44 @@ def test_the_failure_is_raised_and_all_stop_when_the_source_dies(session):
     assert threads_of_loops() == []
 
 
+@pytest.mark.parametrize("compensation", [UNCOMPENSATED, Compensation("late-warp", "dis-ultrafast", 2)])
+def test_what_was_captured_is_delivered_before_the_failure_of_the_source_is_raised(session, compensation):
+    held, source = HeldSession(session), ScriptedSource(3, error=SourceError("gone"))
+    seen = []
+    with (
+        pytest.raises(SourceError, match="gone"),
+        Loop(held, source, compensation=compensation, rate="network") as loop,
+    ):
+        source.allowed.release()
+        assert held.entered.acquire(timeout=10)
+        source.allowed.release(3)
+        until(lambda: loop.has_failed)
+        held.allowed.release()
+        until(lambda: loop.counts["results"] == 1)
+        held.allowed.release()
+        for result in loop:
+            seen.append(result.source_index)
+    assert seen == [0, 2]
+    assert (loop.counts["frames_captured"], loop.counts["frames_dropped"], loop.counts["frames_left"]) == (3, 1, 0)
+
+
+def test_what_is_left_is_counted_when_the_engine_fails(session):
+    held, source = HeldSession(session), ScriptedSource(4)
+    with pytest.raises(ZeroDivisionError), Loop(held, source) as loop:
+        source.allowed.release()
+        held.allowed.release()
+        until(lambda: loop.counts["results"] == 1)
+        source.allowed.release()
+        assert held.entered.acquire(timeout=10)
+        assert held.entered.acquire(timeout=10)
+        source.allowed.release()
+        until(lambda: loop.counts["frames_captured"] == 3)
+        held.failure = ZeroDivisionError()
+        held.allowed.release()
+        until(lambda: loop.has_failed)
+    assert (loop.counts["frames_left"], loop.counts["results_left"]) == (1, 1)
+
+
 def test_the_failure_is_raised_at_the_end_of_the_block_when_nobody_iterated(session):
     source = ScriptedSource(0, error=SourceError("gone"))
     source.allowed.release()
@@ -221,6 +260,16 @@ def test_slot_waits_for_room_when_told_to():
     threading.Timer(0.05, slot.take).start()
     assert slot.put(2, wait=True)
     assert (slot.take(), slot.dropped) == (2, 0)
+
+
+def test_slot_counts_what_is_left_when_it_was_stopped():
+    stop = threading.Event()
+    slot: LatestSlot[int] = LatestSlot(stop)
+    slot.put(1)
+    assert slot.left == 0
+    threading.Timer(0.05, stop.set).start()
+    assert not slot.put(2, wait=True)
+    assert (slot.left, slot.dropped) == (2, 0)
 
 
 def test_slot_drops_what_the_new_item_makes_needless():

@@ -14,7 +14,7 @@ from edgeseg.runtime.session import Session
 class HeldSession:
     """A session whose steps wait until the test lets them, around a real one.
 
-    `entered` is released when a step begins; each step takes one from `allowed`.
+    `entered` is released when a step begins; each step takes one from `allowed`, and raises `failure` if there is one.
     """
 
     def __init__(self, session: Session, compensation: Compensation = UNCOMPENSATED) -> None:
@@ -23,10 +23,13 @@ class HeldSession:
         self.compensation, self.schedule, self.pick = compensation, LATEST_FRAME, None
         self.events = SessionEvents()
         self.entered, self.allowed = threading.Semaphore(0), threading.Semaphore(0)
+        self.failure: Exception | None = None
 
     def step(self, frame: np.ndarray) -> np.ndarray:
         self.entered.release()
         assert self.allowed.acquire(timeout=10)
+        if self.failure is not None:
+            raise self.failure
         return self._session.step(frame)
 
     def reset(self) -> None:
