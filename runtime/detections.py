@@ -87,8 +87,8 @@ def detections(
     found.sort(key=lambda region: -region.area_px)
     # Zeros that nobody touches take neither time nor memory: pixels are looked at within the boxes only.
     mask = np.zeros((len(found), *labels.shape), bool)
-    for of_region, region in zip(mask, found, strict=True):
-        of_region[region.box] = region.mask
+    for within, one in zip(mask, found, strict=True):
+        within[one.box] = one.mask
     class_id = np.array([region.value for region in found], np.int64)
     return Detections(
         xyxy=np.array([region.xyxy for region in found], np.float32).reshape(-1, 4),

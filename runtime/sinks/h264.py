@@ -95,7 +95,7 @@ class H264Video(OverlayVideo):
             return
         height, width = (side // 2 * 2 for side in self._size_hw)
         # A quarter of the time that PyAV and FFmpeg's scaler take.
-        picture = cv2.cvtColor(np.ascontiguousarray(picture_rgb[:height, :width]), cv2.COLOR_RGB2YUV_I420)
+        picture: np.ndarray = cv2.cvtColor(np.ascontiguousarray(picture_rgb[:height, :width]), cv2.COLOR_RGB2YUV_I420)
         frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
         try:
             for repeat in range(min(times, max(1, round(HELD_S * self._fps)))):

@@ -88,7 +88,7 @@ class JsonLines(FileSink):
         except OSError as error:
             if error.errno == errno.ENXIO:
                 raise InputError(f"{self.path} is a pipe that nobody reads | start its reader first") from error
-            raise self._refusal(error.strerror) from error
+            raise self._refusal(str(error.strerror)) from error
         try:
             os.set_blocking(descriptor, True)
             if _is_regular(descriptor):
