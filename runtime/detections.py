@@ -78,21 +78,27 @@ def detections(
     found: list[_Region] = []
     for name in names:
         value = classes.names.index(name)
-        count, regions, boxes, _ = cv2.connectedComponentsWithStats((labels == value).astype(np.uint8), connectivity=8)
+        is_class = cv2.inRange(labels, value, value)  # type: ignore[call-overload]
+        # Everything is looked for within the box of what there is of it: most of a picture is not.
+        left, top, width, height = cv2.boundingRect(is_class)
+        if not width:
+            continue
+        within = is_class[top : top + height, left : left + width]
+        count, regions, boxes, _ = cv2.connectedComponentsWithStats(within, connectivity=8)
         for region in range(1, count):
-            left, top, width, height, area = (int(number) for number in boxes[region])
+            column, row, columns, rows, area = (int(number) for number in boxes[region])
             if area >= min_area_px:
-                box = slice(top, top + height), slice(left, left + width)
-                found.append(_Region(area, value, box, regions[box] == region))
+                mask = regions[row : row + rows, column : column + columns] == region
+                box = slice(top + row, top + row + rows), slice(left + column, left + column + columns)
+                found.append(_Region(area, value, box, mask))
     found.sort(key=lambda region: -region.area_px)
-    # Zeros that nobody touches take neither time nor memory: pixels are looked at within the boxes only.
-    mask = np.zeros((len(found), *labels.shape), bool)
-    for within, one in zip(mask, found, strict=True):
-        within[one.box] = one.mask
+    masks = np.zeros((len(found), *labels.shape), bool)
+    for whole, one in zip(masks, found, strict=True):
+        whole[one.box] = one.mask
     class_id = np.array([region.value for region in found], np.int64)
     return Detections(
         xyxy=np.array([region.xyxy for region in found], np.float32).reshape(-1, 4),
-        mask=mask,
+        mask=masks,
         class_id=class_id,
         data={"class_name": np.array([classes.names[value] for value in class_id], dtype=str)},
     )
