@@ -67,6 +67,7 @@ class Segments(Sink):
         sink, self._sink = self._sink, None
         if sink is not None:
             sink.close(error)
+            self.path = sink.path
 
     def _free(self) -> FileSink:
         """The sink of a name that is not taken."""
