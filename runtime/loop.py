@@ -297,8 +297,11 @@ class Loop:
         self._end()
 
     def _end(self) -> None:
-        self._ended_at_s = self._clock()
+        self._note_end()
         self._results.close()
+
+    def _note_end(self) -> None:
+        self._ended_at_s = self._ended_at_s or self._clock()
 
     def _warp_stage(self, check_consistency: bool) -> WarpStage:
         return WarpStage(
@@ -313,6 +316,7 @@ class Loop:
         )
 
     def _wake(self) -> None:
+        self._note_end()
         self._frames.close()
         self._results.close()
         if self._warp is not None:

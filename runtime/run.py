@@ -16,7 +16,7 @@ from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.run_log import logged_every
 from edgeseg.runtime.sinks import JsonLines, Sink, SinkSummary, overlay_video, sinking
 from edgeseg.runtime.sinks.base import time_of
-from edgeseg.runtime.sinks.threads import BREAK_OFF_S
+from edgeseg.runtime.sinks.threads import BREAK_OFF_S, SinkThreads
 from edgeseg.runtime.sinks.video import video_format
 from edgeseg.runtime.source import Source
 from edgeseg.runtime.streaming_score import StreamingScore, StreamingScores
@@ -49,6 +49,8 @@ class RunReport:
     """The Ctrl-C that ended the loop."""
     sinks: tuple[SinkSummary, ...] = ()
     """What became of the results in each sink."""
+    error: str | None = None
+    """The failure that ended the run; nothing is scored then."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -61,6 +63,7 @@ class RunReport:
             "frames_with_labels": self.frames_with_labels,
             "video": None if self.video is None else str(self.video),
             "sinks": [vars(sink) for sink in self.sinks],
+            "error": self.error,
         }
 
 
@@ -80,6 +83,7 @@ def run_loop(
     rate: str | None = None,
     check_consistency: bool = False,
     viewer: Callable[[Loop], "Viewer"] | None = None,
+    on_failure: Callable[[RunReport], None] | None = None,
 ) -> RunReport:
     """Run `session` over `source` until it ends, `frames` results or `seconds` have come, or Ctrl-C.
 
@@ -99,6 +103,7 @@ def run_loop(
         progress: called with each result.
         viewer: makes the live view of the loop, which then shows each result and ends before the loop does.
         compensation, rate, check_consistency: as in `Loop`. Labels whose invalid pixels are marked are not scored.
+        on_failure: called with what the run did until a stage or sink failed, before that is raised.
 
     Raises:
         The first failure of a stage or sink; what the sinks had written is kept, but for a video in MPEG-4.
@@ -119,37 +124,60 @@ def run_loop(
         chosen.insert(0, save)
     if json_lines is not None:
         chosen.append(JsonLines(json_lines))
-    with ExitStack() as stack:
-        # A source that is not paced waits, so that every frame is computed, and written.
-        sunk = stack.enter_context(sinking(chosen, wait=not source.paced))
-        loop = stack.enter_context(
-            Loop(session, source, compensation=compensation, rate=rate, check_consistency=check_consistency)
-        )
-        view = None if viewer is None else stack.enter_context(viewer(loop))
-        if summary_every_s is not None:
-            stack.enter_context(logged_every(summary_every_s, lambda: loop.summary))
-        try:
-            for results, result in enumerate(loop, start=1):
-                first = first or result
-                if view is not None:
-                    view.show(result)
-                sunk(result)
-                score.add(result)
-                if progress is not None:
-                    progress(result)
-                ran_s = result.published_at - first.captured_at
-                if (frames is not None and results >= frames) or (seconds is not None and ran_s >= seconds):
-                    break
-        except KeyboardInterrupt as error:
-            if first is None:
-                raise
-            interruption, interrupted_at_s = error, time.monotonic()
-        loop.stop(at_once=interruption is not None)
-        sunk.finish(None if interruption is None else BREAK_OFF_S)
+    begun: Loop | None = None
+    sunk = SinkThreads()
+    try:
+        with ExitStack() as stack:
+            # A source that is not paced waits, so that every frame is computed, and written.
+            sunk = stack.enter_context(sinking(chosen, wait=not source.paced))
+            begun = loop = stack.enter_context(
+                Loop(session, source, compensation=compensation, rate=rate, check_consistency=check_consistency)
+            )
+            view = None if viewer is None else stack.enter_context(viewer(loop))
+            if summary_every_s is not None:
+                stack.enter_context(logged_every(summary_every_s, lambda: loop.summary))
+            try:
+                for results, result in enumerate(loop, start=1):
+                    first = first or result
+                    if view is not None:
+                        view.show(result)
+                    sunk(result)
+                    score.add(result)
+                    if progress is not None:
+                        progress(result)
+                    ran_s = result.published_at - first.captured_at
+                    if (frames is not None and results >= frames) or (seconds is not None and ran_s >= seconds):
+                        break
+            except KeyboardInterrupt as error:
+                if first is None:
+                    raise
+                interruption, interrupted_at_s = error, time.monotonic()
+            loop.stop(at_once=interruption is not None)
+            sunk.finish(None if interruption is None else BREAK_OFF_S)
+    except Exception as error:
+        if begun is not None and on_failure is not None:
+            on_failure(_report(begun, sunk, save, StreamingScores(), error=error))
+        raise
     is_terminated = interruption is not None and type(interruption) is not KeyboardInterrupt
     scored = StreamingScores() if is_terminated else score.finish(interrupted_at_s + SCORED_WITHIN_S)
     if interruption is not None and scored.interruption is not None:
         raise scored.interruption
+    return _report(loop, sunk, save, scored, interruption=interruption or scored.interruption)
+
+
+def _report(
+    loop: Loop,
+    sunk: SinkThreads,
+    save: Sink | None,
+    scored: StreamingScores,
+    *,
+    interruption: KeyboardInterrupt | None = None,
+    error: Exception | None = None,
+) -> RunReport:
+    video = None if save is None else save.path
+    if error is not None and video is not None and not video.exists():
+        # One in MPEG-4 is whole at the end, or is not there.
+        video = None
     return RunReport(
         summary=loop.summary,
         slamiou=scored.slamiou,
@@ -157,9 +185,10 @@ def run_loop(
         predicted_slamiou=_predicted(loop),
         scored_frames=scored.scored_frames,
         frames_with_labels=scored.frames_with_labels,
-        video=None if save is None else save.path,
-        interruption=interruption or scored.interruption,
+        video=video,
+        interruption=interruption,
         sinks=sunk.summaries,
+        error=None if error is None else str(error) or type(error).__name__,
     )
 
 

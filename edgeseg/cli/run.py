@@ -101,16 +101,15 @@ def command(
     With a compensation, picked or named, the labels are moved to the newest frame, along the motion in the image since
     the frame that they were computed from, and come at every camera frame, however slow the network is.
     """
-    import json
     from dataclasses import replace
 
     from edgeseg.bundle import Bundle
     from edgeseg.cli.live_view import live_view
     from edgeseg.cli.options import measuring_bar
-    from edgeseg.cli.run_summary import print_summary
+    from edgeseg.cli.run_summary import print_report
     from edgeseg.errors import InputError
     from edgeseg.runtime.kept_session import keep
-    from edgeseg.runtime.run import run_loop
+    from edgeseg.runtime.run import RunReport, run_loop
     from edgeseg.runtime.schedule import SHRINKING_TAIL, Schedule
     from edgeseg.runtime.service_notify import notifying
     from edgeseg.runtime.session import load
@@ -143,6 +142,7 @@ def command(
     viewer = click.get_current_context().with_resource(
         live_view(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
     )
+    failed: list[RunReport] = []
     camera = open_source(source, fps=fps, paced=not no_pace, split=split, **camera_arguments)
     try:
         video, sinks = written.sinks(camera, opened.classes)
@@ -180,13 +180,15 @@ def command(
                 rate=rate,
                 check_consistency=check_consistency,
                 viewer=viewer,
+                on_failure=failed.append,
             )
+    except Exception:
+        for report in failed:
+            print_report(report, picked.pick, as_json=as_json, to_stderr=written.to_stdout)
+        raise
     finally:
         camera.close()
-    if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=1))
-    else:
-        print_summary(report, picked.pick, to_stderr=written.to_stdout)
+    print_report(report, picked.pick, as_json=as_json, to_stderr=written.to_stdout)
     if report.interruption is not None:
         raise report.interruption
 

@@ -1,5 +1,6 @@
-"""What `edgeseg run` prints at its end."""
+"""What `edgeseg run` prints at its end, also where a failure ends it."""
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +12,21 @@ if TYPE_CHECKING:
     from edgeseg.runtime.warp_stage import CompensationSummary
 
 
-def print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool) -> None:
-    """Print what a run did, and how good it was; `pick`: why its first configuration was taken."""
+def print_report(report: "RunReport", pick: "Pick | None", *, as_json: bool, to_stderr: bool) -> None:
+    """Print what a run did, and how good it was; the failure that ended it stands in the object alone.
+
+    Args:
+        pick: why its first configuration was taken.
+        as_json: all of it, as one object.
+        to_stderr: where standard output is another one's.
+    """
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), indent=1))
+    elif report.error is None or report.summary.results:
+        _print_summary(report, pick, to_stderr=to_stderr)
+
+
+def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool) -> None:
     summary = report.summary
     picked = f", picked: predicted sLAmIoU {pick.row.streaming_lamiou:.3f} at {pick.fps:g} frames/s" if pick else ""
     if pick and pick.row.configuration != summary.configuration:

@@ -132,19 +132,27 @@ def test_run_exits_with_2_when_an_option_is_wrong(bundle, arguments, words):
     assert words in result.stderr
 
 
-def test_run_leaves_the_video_up_to_where_the_source_broke(bundle, images, tmp_path):
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_run_leaves_video_and_summary_up_to_where_the_source_broke(bundle, images, tmp_path, as_json):
     for index in range(6, 40):
         shutil.copy(images / "0.png", images / f"{index:02d}.png")
     path = images / "38.png"
     path.write_bytes(path.read_bytes()[:-16])
     result = run(
         bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",
-        "--save", tmp_path / "out" / "v.mp4",
+        "--save", tmp_path / "out" / "v.mp4", *as_json,
     )  # fmt: skip
     assert result.exit_code == 2
-    assert "of 40" in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert "of 40" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["v.mp4"]
-    assert cv2.VideoCapture(str(tmp_path / "out" / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) >= 20
+    assert cv2.VideoCapture(str(tmp_path / "out" / "v.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 36
+    if as_json:
+        values = json.loads(result.stdout)
+        assert values["results"] == 36
+        assert line == f"edgeseg: {values['error']}"
+    else:
+        assert "results        36 in" in result.stdout
 
 
 def test_run_writes_label_files_with_the_colours_of_the_classes(bundle, images, tmp_path):

@@ -174,6 +174,7 @@ def test_what_is_left_is_counted_when_the_engine_fails(session):
         held.allowed.release()
         until(lambda: loop.has_failed)
     assert (loop.counts["frames_left"], loop.counts["results_left"]) == (1, 1)
+    assert loop.summary.seconds == loop.summary.seconds > 0
 
 
 def test_the_failure_is_raised_at_the_end_of_the_block_when_nobody_iterated(session):

@@ -113,12 +113,25 @@ def test_the_video_plays_up_to_where_the_source_broke(session, graphs, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
+def test_the_report_of_a_run_that_failed_tells_what_was_done_until_then(session, graphs, tmp_path):
+    reports = []
+    source = VideoSource(Colours(60, broken_at=9), graphs.classes, paced=False)
+    with pytest.raises(SourceError, match="broke at frame 9"):
+        run_loop(session, source, classes=graphs.classes, save=tmp_path / "v.mp4", on_failure=reports.append)
+    (report,) = reports
+    assert (report.summary.results, report.error) == (9, "colours broke at frame 9")
+    assert report.video == tmp_path / "v.mp4"
+    assert [(sink.written, sink.dropped) for sink in report.sinks] == [(9, 0)]
+    assert json.loads(json.dumps(report.as_dict()))["error"] == "colours broke at frame 9"
+
+
 def test_nothing_is_written_when_the_source_breaks_and_no_h264_is_installed(session, graphs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    source = VideoSource(Colours(30, broken_at=5), paced=False)
+    source, reports = VideoSource(Colours(30, broken_at=5), paced=False), []
     with pytest.raises(SourceError, match="broke at frame 5"):
-        run_loop(session, source, classes=graphs.classes, save=tmp_path / "v.mp4")
+        run_loop(session, source, classes=graphs.classes, save=tmp_path / "v.mp4", on_failure=reports.append)
     assert list(tmp_path.iterdir()) == []
+    assert reports[0].video is None
 
 
 def test_the_video_is_mpeg_4_when_no_h264_is_installed(session, graphs, tmp_path, monkeypatch):
