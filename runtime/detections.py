@@ -78,7 +78,7 @@ def detections(
     found: list[_Region] = []
     for name in names:
         value = classes.names.index(name)
-        is_class = cv2.inRange(labels, value, value)  # type: ignore[call-overload]
+        is_class = cv2.inRange(labels, value, value)
         # Everything is looked for within the box of what there is of it: most of a picture is not.
         left, top, width, height = cv2.boundingRect(is_class)
         if not width:
