@@ -159,6 +159,10 @@ class Loop:
         """Whether a stage has failed; the failure is raised from the iteration, `wait`, or the end of the block."""
         return self._threads.failure is not None
 
+    def tell_to_stop(self) -> None:
+        """End all stages, and the iteration, without waiting for them: `stop` does. May be called from anywhere."""
+        self._threads.tell_to_stop()
+
     def stop(self, *, at_once: bool = False) -> None:
         """End all stages and wait for them. May be called from anywhere, the callback included, and more than once.
 

@@ -1,9 +1,10 @@
 """One recorded run of the loop: overlay video, a line of JSON per result, the score against labels."""
 
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -85,7 +86,7 @@ def run_loop(
     viewer: Callable[[Loop], "Viewer"] | None = None,
     on_failure: Callable[[RunReport], None] | None = None,
 ) -> RunReport:
-    """Run `session` over `source` until it ends, `frames` results or `seconds` have come, or Ctrl-C.
+    """Run `session` over `source` until it ends, `frames` results have come, `seconds` have passed, or Ctrl-C.
 
     Scoring happens after the loop, so that it takes no time from it: labels are read again, and sLAmIoU is counted over
     all camera frames from the first to the last published one. It needs a paced source with labels of the session's
@@ -93,6 +94,7 @@ def run_loop(
 
     Args:
         classes: the bundle's classes.
+        seconds: from the first frame's capture on, or from the start where no frame comes; results or not.
         save: overlay video (.mp4) at the source's frame rate: each result is shown until the next one. It is H.264 and
             plays whatever ends the process, where the extra `video` is installed; else MPEG-4, whole at the end only.
             A file that exists is refused. Or a sink, not yet open, that writes it otherwise.
@@ -136,6 +138,8 @@ def run_loop(
             view = None if viewer is None else stack.enter_context(viewer(loop))
             if summary_every_s is not None:
                 stack.enter_context(logged_every(summary_every_s, lambda: loop.summary))
+            if seconds is not None:
+                stack.enter_context(_ended_after(seconds, loop))
             try:
                 for results, result in enumerate(loop, start=1):
                     first = first or result
@@ -145,8 +149,7 @@ def run_loop(
                     score.add(result)
                     if progress is not None:
                         progress(result)
-                    ran_s = result.published_at - first.captured_at
-                    if (frames is not None and results >= frames) or (seconds is not None and ran_s >= seconds):
+                    if frames is not None and results >= frames:
                         break
             except KeyboardInterrupt as error:
                 if first is None:
@@ -163,6 +166,29 @@ def run_loop(
     if interruption is not None and scored.interruption is not None:
         raise scored.interruption
     return _report(loop, sunk, save, scored, interruption=interruption or scored.interruption)
+
+
+@contextmanager
+def _ended_after(seconds: float, loop: Loop) -> Iterator[None]:
+    """Tell `loop` to stop when so much time has passed, unless the block is left before."""
+    over = threading.Event()
+
+    def watch() -> None:
+        left_s = seconds
+        while left_s > 0:
+            if over.wait(left_s):
+                return
+            now = loop.summary
+            left_s = seconds - now.seconds if now.frames_captured else 0.0
+        loop.tell_to_stop()
+
+    thread = threading.Thread(target=watch, name="edgeseg-deadline", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _report(

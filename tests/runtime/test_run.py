@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+import threading
 import time
 
 import cv2
@@ -12,7 +13,7 @@ from edgeseg.errors import SourceError
 from edgeseg.runtime.run import run_loop
 from edgeseg.runtime.run_log import JsonFormatter
 from edgeseg.runtime.session import load
-from edgeseg.runtime.source import VideoSource
+from edgeseg.runtime.source import Frame, Source, VideoSource
 
 
 class Colours(Video):
@@ -77,6 +78,24 @@ def test_frames_limit_the_results(session, graphs):
 def test_seconds_limit_the_run(session, graphs):
     report = run_loop(session, VideoSource(Colours(4000)), classes=graphs.classes, seconds=0.2)
     assert 0.2 <= report.summary.seconds < 2
+
+
+@pytest.mark.parametrize("frames", [0, 1])
+def test_seconds_limit_the_run_when_no_result_comes(session, graphs, frames):
+    class Stalling(Source):
+        name, fps, size_hw, paced = "stalling", 10.0, (32, 48), True
+        given = 0
+
+        def read(self, stop: threading.Event) -> Frame | None:
+            if self.given == frames:
+                assert stop.wait(10)
+                return None
+            self.given += 1
+            return Frame(0, time.monotonic(), np.zeros((32, 48, 3), np.uint8))
+
+    report = run_loop(session, Stalling(), classes=graphs.classes, seconds=0.2)
+    assert report.summary.results == frames
+    assert report.summary.seconds < 5
 
 
 def test_the_time_that_a_source_takes_to_open_is_not_the_loops(session, graphs):
