@@ -89,6 +89,17 @@ def test_the_rate_of_a_stream_is_the_one_given_else_the_one_told(told, given, is
         source.close()
 
 
+def test_a_stream_whose_key_frame_is_far_is_refused_with_the_option_that_waits_longer():
+    encoder = Encoder(SIZE_HW, key_every=10_000)
+    encoder.encode(picture(40))
+    with (
+        RtspServer() as server,
+        repeating(lambda number: server.send(encoder.encode(picture(40)), 3600 * number), every_s=0.02),
+        pytest.raises(SourceError, match=r"no picture .* key frame: .* more than 0\.5 s apart, give --open-limit"),
+    ):
+        open_camera(server.url, reconnection=Reconnection(open_s=0.5))
+
+
 def test_a_rate_that_cannot_be_is_not_believed_of_a_stream():
     with RtspServer(90_000) as server, playing(server, 40):
         source = open_camera(server.url)
