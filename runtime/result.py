@@ -53,8 +53,9 @@ class Result:
 
     @property
     def age_s(self) -> float:
-        """How old the labels were when they could first be read."""
-        return self.published_at - self.captured_at
+        """How old the labels were when they could first be read: since the capture of the frame that they were moved to,
+        or of the one that they were computed from, where they were left as they were (`fallback`)."""
+        return self.published_at - (self.captured_at if self.fallback is None else self.source_at)
 
     # The rest is computed when it is asked for, each time anew: whoever shows no picture pays for none.
 
@@ -125,7 +126,7 @@ class LoopSummary:
     step_ms: dict[str, float]
     """p50, p90, p99 and max of what a step took, in ms."""
     age_ms: dict[str, float]
-    """The same of the results' age when they were published, in ms: since `Result.captured_at`."""
+    """The same of the results' age when they were published, in ms: `Result.age_s`."""
     compensation: "CompensationSummary | None" = None
     """What compensation did; None without."""
     schedule: str = "latest-frame"

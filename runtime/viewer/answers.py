@@ -32,17 +32,20 @@ def state(shown: Shown, board: BoardReader) -> dict[str, Any]:
         "fps": round(board.fps(), 2),
         "points": _short(board.points(RECENT_S)),
         "now_s": round(board.now_s, 3),
+        "without_labels_s": round(board.without_labels_s(board.figures()), 3),
     }
 
 
 def health(board: BoardReader, stale_s: float) -> dict[str, Any]:
-    """Whether results come: `ok`, `starting` before the first one, or `stale` when none came for `stale_s` seconds."""
+    """Whether labels come: `ok`, `starting` before the first ones, or `stale` when the network gave no new ones for
+    `stale_s` seconds. Old ones that are still moved along with the camera's frames are results, and not new labels."""
     figures = board.figures()
-    silent_s = board.silent_s(figures)
+    without_s = board.without_labels_s(figures)
     status = "ok" if figures.number else "starting"
     return {
-        "status": status if silent_s <= stale_s else "stale",
-        "seconds_since_result": round(silent_s, 3) if figures.number else None,
+        "status": status if without_s <= stale_s else "stale",
+        "seconds_since_new_labels": round(without_s, 3) if figures.number else None,
+        "seconds_since_result": round(board.silent_s(figures), 3) if figures.number else None,
         "results": figures.number,
     }
 

@@ -39,7 +39,7 @@ SPARE_POINTS = 72
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 _HISTOGRAM = f"{len(BUCKETS_S) + 1}Qd"
-FIGURES = struct.Struct(f"<QddQ{2 * _HISTOGRAM}")
+FIGURES = struct.Struct(f"<Q4dQ{2 * _HISTOGRAM}")
 POINT = struct.Struct("<dQdd")
 FACTS_LENGTH = struct.Struct("<I")
 PICTURE_HEAD = struct.Struct("<Q5I")
@@ -111,7 +111,8 @@ class Board:
         self._figures, self._facts_record = RecordWriter(FIGURES_PLACE), RecordWriter(FACTS_PLACE)
         self._lock = threading.Lock()
         self._handed = 0
-        self._began_s = self._offered_s = clock()
+        self._began_s = self._offered_s = self._labels_s = clock()
+        self._source_age_s = 0.0
         self._point, self._points = Point(0.0, 0, 0.0, 0.0), 0
         self._step, self._age = Histogram(), Histogram()
         self._has_complained = False
@@ -120,8 +121,12 @@ class Board:
 
     def offer(self, result: Result) -> None:
         """Take the loop's newest result; called from one thread at a time."""
-        number = 1 if self.newest is None else self.newest.number + 1
+        before = self.newest
+        number = 1 if before is None else before.number + 1
         self._offered_s = self._clock()
+        if before is None or before.result.source_index != result.source_index:
+            self._labels_s = self._offered_s
+        self._source_age_s = result.published_at - result.source_at
         point = Point(self._offered_s - self._began_s, number, result.step_ms, 1e3 * result.age_s)
         last = self._point
         if self._points and point.at_s - last.at_s < 1 / POINTS_PER_S:
@@ -165,6 +170,8 @@ class Board:
         head = FIGURES.pack(
             self._point.number,
             self._offered_s,
+            self._labels_s,
+            self._source_age_s,
             self._began_s,
             self._points,
             *self._step.counts,

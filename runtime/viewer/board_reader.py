@@ -42,6 +42,11 @@ class Figures:
     """Of results; 0 before the first."""
     offered_s: float
     """When the newest came, or the view began."""
+    labels_s: float
+    """When the first one with the newest's labels came, or the view began: labels that are published again, moved or not,
+    are no new ones."""
+    source_age_s: float
+    """Age of the frame that the newest one's labels were computed from, when they were published."""
     began_s: float
     points: int
     newest_point: Point | None
@@ -73,9 +78,9 @@ class BoardReader:
     def __init__(self, memory: mmap.mmap, clock: Callable[[], float] = time.monotonic) -> None:
         self._memory, self._clock = memory, clock
         self._wanted = memoryview(memory)[:8].cast("Q")
-        self._record = RecordReader(memory, FIGURES_PLACE, lambda head: point_place(FIGURES.unpack(head)[3]))
+        self._record = RecordReader(memory, FIGURES_PLACE, lambda head: point_place(_points_of(head)))
         self._facts_record = RecordReader(memory, FACTS_PLACE, _facts_place)
-        self._known = Figures(0, clock(), clock(), 0, None, Histogram(), Histogram())
+        self._known = Figures(0, clock(), clock(), 0.0, clock(), 0, None, Histogram(), Histogram())
 
     def figures(self) -> Figures:
         """The newest ones; those before, when the loop was stopped in the middle of writing them."""
@@ -132,6 +137,14 @@ class BoardReader:
         """Seconds since the last result of `figures`, or since the view began."""
         return self._clock() - figures.offered_s
 
+    def without_labels_s(self, figures: Figures) -> float:
+        """Seconds since the network's last new labels, or since the view began."""
+        return self._clock() - figures.labels_s
+
+    def source_age_s(self, figures: Figures) -> float | None:
+        """How old the frame is now that the newest labels were computed from; None before the first result."""
+        return figures.source_age_s + self.silent_s(figures) if figures.number else None
+
     def points(self, last_s: float = HISTORY_S) -> list[Point]:
         """Those of the last seconds, oldest first."""
         figures = self.figures()
@@ -161,13 +174,19 @@ class BoardReader:
 _POINT_DTYPE = np.dtype([("at_s", "<f8"), ("number", "<u8"), ("step_ms", "<f8"), ("age_ms", "<f8")])
 
 
+def _points_of(head: bytes) -> int:
+    return int(FIGURES.unpack(head)[5])
+
+
 def _figures(head: bytes, payload: bytes) -> Figures:
-    number, offered_s, began_s, points, *rest = FIGURES.unpack(head)
+    number, offered_s, labels_s, source_age_s, began_s, points, *rest = FIGURES.unpack(head)
     buckets = len(BUCKETS_S) + 1
     step, age = rest[: buckets + 1], rest[buckets + 1 :]
     return Figures(
         number,
         offered_s,
+        labels_s,
+        source_age_s,
         began_s,
         points,
         Point(*POINT.unpack(payload)) if payload else None,

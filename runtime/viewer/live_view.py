@@ -50,7 +50,7 @@ class Viewer:
         where: `[HOST:]PORT`, a `Serving` with token and certificate, or a port that is open already; the viewer closes
             it.
         fps_max: pictures per second that a viewer gets at most.
-        stale_s: without a result for so long, `/healthz` answers 503 instead of 200.
+        stale_s: without new labels for so long, `/healthz` answers 503 instead of 200.
         limits: what viewers may cost.
 
     Raises:

@@ -48,6 +48,17 @@ class LoopCollector:
         yield core.GaugeMetricFamily(
             "edgeseg_seconds_since_result", "Since the last result, or since the start.", value=board.silent_s(figures)
         )
+        yield core.GaugeMetricFamily(
+            "edgeseg_seconds_since_new_labels",
+            "Since the network's last new labels, or since the start.",
+            value=board.without_labels_s(figures),
+        )
+        yield _gauge(
+            core,
+            "edgeseg_source_age_seconds",
+            "How old the frame is now that the newest labels were computed from.",
+            board.source_age_s(figures),
+        )
         yield _histogram(core, "edgeseg_step_seconds", "What a step of the network took.", figures.step)
         yield _histogram(core, "edgeseg_age_seconds", "Age of the labels when they could be read.", figures.age)
         yield core.GaugeMetricFamily(
@@ -58,6 +69,14 @@ class LoopCollector:
             "Connections that found no place.",
             value=self._connections.refused,
         )
+
+
+def _gauge(core: Any, name: str, text: str, value: float | None) -> Any:
+    """One without a sample where there is nothing to tell."""
+    family = core.GaugeMetricFamily(name, text)
+    if value is not None:
+        family.add_metric((), value)
+    return family
 
 
 def _histogram(core: Any, name: str, text: str, histogram: Histogram) -> Any:

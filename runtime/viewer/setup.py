@@ -24,7 +24,7 @@ class Setup:
     tls_key: Path | None = None
     fps_max: float = FPS_MAX
     stale_s: float = STALE_S
-    """Without a result for so long, `/healthz` says 503."""
+    """Without new labels for so long, `/healthz` says 503."""
     limits: Limits = field(default_factory=Limits)
     log_level: int = logging.WARNING
     """What the loop's process would not log need not be sent there."""

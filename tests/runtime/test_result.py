@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,12 @@ def result_of(labels: np.ndarray, classes: ClassSet | None = CLASSES) -> Result:
         frame_rgb=np.full((4, 8, 3), 100, np.uint8), configuration="c", source_index=0, source_at=1.0, stands_for=1.0,
         classes=classes,
     )  # fmt: skip
+
+
+def test_labels_that_were_left_as_they_were_are_as_old_as_the_frame_that_they_come_from():
+    moved = replace(result_of(np.zeros((2, 4), np.uint8)), captured_at=1.2, frame_index=3)
+    assert moved.age_s == pytest.approx(0.05)
+    assert replace(moved, fallback="source frame not held").age_s == pytest.approx(0.25)
 
 
 HALF = np.array([[0, 0, 1, 255], [0, 0, 1, 255]], np.uint8)

@@ -17,7 +17,7 @@ let failures = 0;
 let camera = null; // ImageBitmap
 let labels = null; // Uint8Array, a label value per pixel of labelLayer
 let minute = new Minute(60);
-let lastAt = performance.now();
+let lastAt = performance.now(); // when there were new labels
 let paused = false;
 let waiting = false; // for the picture that was asked for
 const palette = new Uint32Array(256); // RGBA as canvases have it; 0 where nothing is painted
@@ -76,7 +76,7 @@ async function take(buffer) {
   camera = newCamera;
   readLabels(newLabels);
   newLabels.close();
-  lastAt = performance.now();
+  lastAt = performance.now() - 1000 * state.without_labels_s;
   compose();
   report(state);
   waiting = false;
@@ -157,7 +157,7 @@ let timer = null; // of the figures
 let newest = null; // what they will show
 function report(state) {
   minute.add(state.points, state.now_s);
-  say("live", "live");
+  sayHowFresh();
   newest = state;
   // Figures that change faster cannot be read; the newest are always shown in the end.
   timer ??= setTimeout(figures, FIGURES_MS);
@@ -185,6 +185,12 @@ function figures() {
     entry.lastChild.textContent = share ? `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %` : "";
   }
   drawMinute($("plot"), minute, about.expected_ms);
+}
+
+function sayHowFresh() {
+  const silentMs = performance.now() - lastAt;
+  if (silentMs > STALE_MS) say("stale", `no new labels for ${(silentMs / 1000).toFixed(0)} s`);
+  else say("live", "live");
 }
 
 function say(state, text) {
@@ -261,9 +267,8 @@ document.addEventListener("visibilitychange", () => {
 });
 window.addEventListener("resize", compose);
 setInterval(() => {
-  const silentMs = performance.now() - lastAt;
-  if (!paused && !document.hidden && socket.readyState === WebSocket.OPEN && silentMs > STALE_MS) {
-    say("stale", `no new labels for ${(silentMs / 1000).toFixed(0)} s`);
+  if (!paused && !document.hidden && socket.readyState === WebSocket.OPEN && performance.now() - lastAt > STALE_MS) {
+    sayHowFresh();
   }
 }, 500);
 connect();

@@ -102,13 +102,30 @@ def test_a_frame_that_is_too_large_is_not_shown_and_said_once(pair, caplog):
     assert pair.reader.picture().number == 3
 
 
+def health_of(pair):
+    told = answers.health(pair.reader, 5.0)
+    return tuple(told[name] for name in ("status", "seconds_since_new_labels", "seconds_since_result", "results"))
+
+
 def test_health_is_told_by_the_time_since_the_last_result(pair):
-    assert answers.health(pair.reader, 5.0) == {"status": "starting", "seconds_since_result": None, "results": 0}
+    assert health_of(pair) == ("starting", None, None, 0)
     pair.board.offer(made())
     pair.now += 4.9
-    assert answers.health(pair.reader, 5.0) == {"status": "ok", "seconds_since_result": 4.9, "results": 1}
+    assert health_of(pair) == ("ok", 4.9, 4.9, 1)
     pair.now += 0.2
-    assert answers.health(pair.reader, 5.0)["status"] == "stale"
+    assert health_of(pair)[0] == "stale"
+
+
+def test_labels_that_are_published_again_are_no_sign_of_health(pair):
+    hung = replace(made(20), captured_at=10.4, published_at=10.5, source_at=10.0)
+    for index in range(20, 26):
+        pair.board.offer(replace(hung, frame_index=index))
+        pair.now += 1.0
+    assert health_of(pair) == ("stale", 6.0, 1.0, 6)
+    shown = pair.reader.figures()
+    assert pair.reader.source_age_s(shown) == pytest.approx(0.5 + 1.0)
+    pair.board.offer(made(26))
+    assert health_of(pair) == ("ok", 0.0, 0.0, 7)
 
 
 def test_figures_count_all_results(pair):

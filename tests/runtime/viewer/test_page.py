@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from support.browser import chromium_page
 
 TOKEN = "a-token-of-some-length"
 PIXELS = "document.getElementById('view').toDataURL('image/png').split(',')[1]"
+DRAWN = "!['', '–'].includes(document.getElementById('frame-index')?.textContent ?? '')"
 LIVE = "document.getElementById('link')?.dataset.state === 'live'"
 
 
@@ -50,7 +52,7 @@ def shown(page, view):
     """The page with its first picture."""
     view.give(2)
     open_anew(page, view.viewer.url)
-    page.until(LIVE)
+    page.until(DRAWN)
     return page
 
 
@@ -129,6 +131,13 @@ def test_page_says_that_no_labels_come_and_that_the_connection_is_lost(shown, vi
     assert text(shown, "notice") == "connection lost: trying again"
 
 
+def test_page_says_that_old_labels_are_shown_anew(shown, view):
+    shown.until("document.getElementById('link').dataset.state === 'stale'")
+    view.viewer.show(replace(view.newest, frame_index=77))
+    shown.until("document.getElementById('frame-index').textContent === '77'")
+    assert text(shown, "link").startswith("no new labels for")
+
+
 def test_paused_page_stands_still_until_it_goes_on(shown, view):
     shown.until("document.getElementById('frame-index').textContent === '1'")
     shown.value("document.getElementById('pause').click()")
@@ -145,6 +154,6 @@ def test_page_opens_with_the_token_and_works_with_its_cookie(page, make_view):
     with make_view(token=TOKEN) as view:
         view.give()
         open_anew(page, f"{view.viewer.url}?token={TOKEN}")
-        page.until(LIVE)
+        page.until(DRAWN)
         assert page.value("location.href") == view.viewer.url
         assert page.complaints == []

@@ -105,7 +105,8 @@ def test_metrics_are_those_of_the_loop(view):
     assert samples["edgeseg_results_total"].value == 3
     assert samples["edgeseg_frames_captured_total"].value == 3
     assert samples["edgeseg_frames_dropped_total"].value == 0
-    assert samples["edgeseg_seconds_since_result"].value < 10
+    for name in ("seconds_since_result", "seconds_since_new_labels", "source_age_seconds"):
+        assert 0 <= samples[f"edgeseg_{name}"].value < 10
     assert samples["edgeseg_step_seconds_count"].value == samples["edgeseg_age_seconds_bucket"].value == 3
     assert samples["edgeseg_step_seconds_sum"].value > 0
     assert samples["edgeseg_loop_info"].labels["configuration"] == "plain_32x48"
