@@ -53,8 +53,8 @@ class Result:
 
     @property
     def age_s(self) -> float:
-        """How old the labels were when they could first be read: since the capture of the frame that they were moved to,
-        or of the one that they were computed from, where they were left as they were (`fallback`)."""
+        """How old the labels were when they could first be read: since the capture of frame `frame_index`, or of frame
+        `source_index` where they should have been moved and were left as they were (`fallback`)."""
         return self.published_at - (self.captured_at if self.fallback is None else self.source_at)
 
     # The rest is computed when it is asked for, each time anew: whoever shows no picture pays for none.

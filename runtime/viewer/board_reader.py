@@ -43,8 +43,8 @@ class Figures:
     offered_s: float
     """When the newest came, or the view began."""
     labels_s: float
-    """When the first one with the newest's labels came, or the view began: labels that are published again, moved or not,
-    are no new ones."""
+    """When the first one with the newest's labels came, or the view began: labels that are published again, moved or
+    not, are no new ones."""
     source_age_s: float
     """Age of the frame that the newest one's labels were computed from, when they were published."""
     began_s: float
