@@ -24,6 +24,8 @@ FRAGMENT_S = 0.5
 HELD_S = 2.0
 """So long a result that is not followed by another is written again and again; after that the video has a gap there."""
 _FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
+_BT_601, _LIMITED = 6, 1
+"""What the I420 of OpenCV is, by the numbers of FFmpeg."""
 _log = logging.getLogger(__name__)
 
 
@@ -116,6 +118,8 @@ class H264Video(OverlayVideo):
         stream = container.add_stream(encoder, rate=self._rate, options={**options, "threads": "1"})
         stream.height, stream.width = (side // 2 * 2 for side in self._size_hw)
         stream.pix_fmt = "yuv420p"
+        # Untold, players take large pictures for BT.709, and show other colours than those of the classes.
+        stream.codec_context.colorspace, stream.codec_context.color_range = _BT_601, _LIMITED
         stream.codec_context.gop_size = max(1, round(FRAGMENT_S * self._fps))
         return stream
 

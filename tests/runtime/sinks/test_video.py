@@ -137,6 +137,8 @@ def test_pixels_come_back_where_they_were(made, tmp_path, size_hw):
         sink.write(result)
     with av.open(str(tmp_path / "v.mp4")) as container:
         shown = next(container.decode(video=0)).to_ndarray(format="rgb24").astype(int)
+        told = container.streams.video[0].codec_context
+        assert (told.colorspace, told.color_range) == (6, 1)
     expected = result.overlay()[:32, :48].astype(int)
     # The colours of two pixels are one beside the border.
     assert np.abs(shown - expected)[:, [*range(20), *range(28, 48)]].max() <= 12
