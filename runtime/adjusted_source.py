@@ -40,6 +40,10 @@ class AdjustedSource(Source):
     def counts(self) -> SourceCounts:
         return self._source.counts
 
+    @property
+    def is_lost(self) -> bool:
+        return self._source.is_lost
+
     def read(self, stop: threading.Event) -> Frame | None:
         frame = self._source.read(stop)
         if frame is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from edgeseg.errors import EdgesegError, InputError, MissingPackageError, SourceError
 from edgeseg.runtime.camera_reader import CameraReader, Stalled
 from edgeseg.runtime.capture import Capture, CaptureEnded, CaptureLost, DeviceCapture, RecordingBroken
+from edgeseg.runtime.run_log import event
 from edgeseg.runtime.source import Frame, Source, SourceCounts
 from edgeseg.runtime.source_address import public_name
 from edgeseg.runtime.stream_capture import Playhead, StreamCapture
@@ -92,6 +93,7 @@ class CameraSource(Source):
         self._open = open_capture
         self._limits = reconnection or Reconnection()
         self._reconnects = self._stalls = self._corrupt = self._early_stalls = 0
+        self._is_lost = False
         self._hanging: list[CameraReader] = []
         self._next = 0
         self._first_number: int | None = None
@@ -111,6 +113,10 @@ class CameraSource(Source):
     @property
     def counts(self) -> SourceCounts:
         return SourceCounts(self._reconnects, self._stalls, self._corrupt)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._is_lost
 
     def read(self, stop: threading.Event) -> Frame | None:
         while not stop.is_set():
@@ -155,7 +161,10 @@ class CameraSource(Source):
     def _note_size(self, index: int, size_hw: tuple[int, int]) -> None:
         if size_hw != self._shown_size_hw:
             before, self._shown_size_hw = self._shown_size_hw, size_hw
-            _log.warning("%s: pictures of %dx%d instead of %dx%d from frame %d on", self.name, *size_hw, *before, index)
+            _log.warning(
+                "%s: pictures of %dx%d instead of %dx%d from frame %d on", self.name, *size_hw, *before, index,
+                extra=event("camera_size", source=self.name, size_hw=size_hw, frame_index=index),
+            )  # fmt: skip
 
     def _note_rate(self) -> None:
         if self._rate_is_known or (fps := self._reader.settled_fps()) is None:
@@ -186,13 +195,16 @@ class CameraSource(Source):
         end_s = math.inf if self._limits.give_up_s is None else lost_at_s + self._limits.give_up_s
         if isinstance(loss, Stalled):
             self._note_stall()
+        self._is_lost = True
         self._let_go()
+        kind = "camera_lost"
         problem: str | None = str(loss)
         while problem is not None:
             left_s = max(0.0, end_s - time.monotonic())
             if left_s:
                 then = f"next try in {wait_s:.3g} s" if wait_s < left_s else f"given up in {left_s:.3g} s"
-                _log.warning("%s: lost after frame %d | %s | %s", self.name, self._next - 1, problem, then)
+                told = event(kind, source=self.name, frame_index=self._next - 1, reason=problem)
+                _log.warning("%s: lost after frame %d | %s | %s", self.name, self._next - 1, problem, then, extra=told)
             if stop.wait(min(wait_s, left_s)):
                 return
             if wait_s >= left_s:
@@ -201,10 +213,13 @@ class CameraSource(Source):
                     f"{time.monotonic() - lost_at_s:.1f} s"
                 )
             problem = self._try_again(stop, min(self._limits.open_s, left_s - wait_s))
-            wait_s = min(2 * wait_s, self._limits.most_wait_s)
+            kind, wait_s = "camera_still_lost", min(2 * wait_s, self._limits.most_wait_s)
         if not stop.is_set():
+            self._is_lost = False
             self._reconnects += 1
-            _log.warning("%s: back after %.1f s", self.name, time.monotonic() - lost_at_s)
+            away_s = time.monotonic() - lost_at_s
+            told = event("camera_back", source=self.name, away_s=round(away_s, 3))
+            _log.warning("%s: back after %.1f s", self.name, away_s, extra=told)
 
     def _try_again(self, stop: threading.Event, limit_s: float) -> str | None:
         """Open it once more and wait for a picture: what was wrong, or None when it came or `stop` was set."""

@@ -13,6 +13,7 @@ import numpy as np
 from edgeseg.bundle import BundleConfiguration
 from edgeseg.classes import ClassSet
 from edgeseg.config import Compensation
+from edgeseg.runtime import run_log
 from edgeseg.runtime.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -90,7 +91,10 @@ class SessionEvents:
         with self._lock:
             self._last.append(event)
             self._counts[event.kind] += 1
-        _log.warning("%s %s: %s", event.kind, event.configuration, event.reason)
+        fields = run_log.event(
+            f"session_{event.kind.replace(' ', '_')}", configuration=event.configuration, reason=event.reason
+        )
+        _log.warning("%s %s: %s", event.kind, event.configuration, event.reason, extra=fields)
 
     @property
     def last(self) -> tuple[SessionEvent, ...]:

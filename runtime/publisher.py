@@ -1,5 +1,6 @@
 """The way of labels out of the loop: results made of them, counted, and given to the callback or the reader."""
 
+import logging
 import math
 from collections.abc import Callable
 
@@ -8,10 +9,13 @@ import numpy as np
 from edgeseg.metrics.streaming import Publication
 from edgeseg.runtime.loop_session import LoopSession
 from edgeseg.runtime.result import Result
+from edgeseg.runtime.run_log import event
 from edgeseg.runtime.sample_window import SampleWindow
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame
 from edgeseg.runtime.warp_stage import Moved
+
+_log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -90,6 +94,8 @@ class Publisher:
 
     def _publish(self, result: Result) -> None:
         self.published += 1
+        if self.published == 1:
+            _note_first(result)
         self.age_ms.add(1e3 * result.age_s)
         if self._keep_log:
             self.log.append(Publication(result.published_at, result.source_index))
@@ -97,3 +103,13 @@ class Publisher:
             self._on_result(result)
         else:
             self._results.put(result, wait=self._wait)
+
+
+def _note_first(result: Result) -> None:
+    _log.info(
+        "%s: first labels, of frame %d, %.0f ms old", result.configuration, result.source_index, 1e3 * result.age_s,
+        extra=event(
+            "first_labels", configuration=result.configuration, frame_index=result.source_index,
+            age_s=round(result.age_s, 6), step_ms=round(result.step_ms, 3),
+        ),
+    )  # fmt: skip

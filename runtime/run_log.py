@@ -1,4 +1,4 @@
-"""Logs of a run that a machine reads, and its summary now and then."""
+"""Logs of a run for machines and for files, and its summary now and then."""
 
 import json
 import logging
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from edgeseg.runtime.result import LoopSummary
 
 _log = logging.getLogger(__name__)
+
+
+def event(kind: str, **fields: object) -> dict[str, dict[str, object]]:
+    """The `extra` of a log record that tells an event: its field `event` is `kind`, and `fields` go with it."""
+    return {"fields": {"event": kind, **fields}}
 
 
 class JsonFormatter(logging.Formatter):

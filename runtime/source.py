@@ -95,6 +95,11 @@ class Source(ABC):
         """What went wrong so far."""
         return SourceCounts()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a camera was lost and has not come back so far."""
+        return False
+
     def close(self) -> None:
         """Free the device or file. May be called twice."""
         return None

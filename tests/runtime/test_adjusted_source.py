@@ -53,6 +53,17 @@ def test_what_the_source_tells_is_told():
     assert source.captured_at_s(0) == inner.captured_at_s(0)
 
 
+class Lost(VideoSource):
+    """As a camera that was lost."""
+
+    is_lost = True
+
+
+@pytest.mark.parametrize(("kind", "is_lost"), [(Lost, True), (VideoSource, False)])
+def test_a_source_is_lost_when_the_one_within_is(kind, is_lost):
+    assert AdjustedSource(kind(Corner())).is_lost is is_lost
+
+
 @pytest.mark.parametrize("wrong", [{"rotate_deg": 45}, {"colour_order": "GRB"}])
 def test_other_angles_and_orders_are_refused(wrong):
     with pytest.raises(InputError, match=r"45|GRB"):

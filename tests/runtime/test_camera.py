@@ -79,11 +79,16 @@ def test_a_stream_that_is_cut_is_opened_again_and_frames_go_on_counting(server, 
         server.cut()
         with sending(server, 60):
             after = read_until(source, 60)
-        assert source.counts == SourceCounts(reconnects=1)
+        assert (source.counts, source.is_lost) == (SourceCounts(reconnects=1), False)
         assert after.index > before.index
         assert after.captured_at_s > before.captured_at_s
     assert len([line for line in caplog.messages if "lost after frame" in line]) == 1
     assert len([line for line in caplog.messages if "back after" in line]) == 1
+    lost, *again, back = [record.fields for record in caplog.records]
+    assert (lost["event"], lost["source"]) == ("camera_lost", source.name)
+    assert before.index <= lost["frame_index"] < after.index
+    assert {told["event"] for told in again} <= {"camera_still_lost"}
+    assert (back["event"], back["away_s"] > 0) == ("camera_back", True)
 
 
 def test_a_stream_that_stalls_is_noticed_and_opened_again(server, caplog):
@@ -94,6 +99,7 @@ def test_a_stream_that_stalls_is_noticed_and_opened_again(server, caplog):
         until_lost.start()
         until(lambda: source.counts.stalls == 1)
         assert time.monotonic() - begin_s < 2.0
+        until(lambda: source.is_lost)
         with sending(server, 60):
             until_lost.join(10)
         assert source.counts == SourceCounts(reconnects=1, stalls=1)
