@@ -27,6 +27,8 @@ def loop_facts(loop: Loop) -> dict[str, Any]:
         "compensation": loop.compensation.name,
         "rate": loop.rate,
         "counts": loop.counts,
+        "session_events": loop.session.events.counts,
+        "is_lost": loop.source.is_lost,
     }
 
 

@@ -15,7 +15,14 @@ _COUNTS = {
     "frames_dropped": "Captured frames that a newer one replaced before the network was free.",
     "frames_missed": "Frames that the source skipped because nobody took them in time.",
     "results_dropped": "Results that a slow reader of the loop did not take.",
+    "reconnects": "How often the camera was lost and came back.",
+    "stalls": "How often the camera was open and gave nothing.",
+    "corrupt_frames": "Pictures of the camera that could not be used.",
+    "frames_left": "Captured frames that nobody computed when the loop was stopped.",
+    "results_left": "Results that nobody had taken when the loop was stopped.",
 }
+_EVENTS = ("switched", "restarted", "reset", "left out")
+"""Kinds of session events that are told from the first time on, as 0."""
 
 
 class LoopCollector:
@@ -41,8 +48,21 @@ class LoopCollector:
         )
         for name, text in _COUNTS.items():
             yield core.CounterMetricFamily(f"edgeseg_{name}", text, value=facts["counts"][name])
+        yield _labelled_counter(
+            core,
+            "edgeseg_session_events",
+            "Changes of the session: switched to another configuration, restarted after a step that hung, reset where "
+            "the video broke off, configurations left out that could not be loaded.",
+            "kind",
+            {**dict.fromkeys(_EVENTS, 0), **facts["session_events"]},
+        )
         yield core.GaugeMetricFamily(
             "edgeseg_source_fps", "Frame rate that the source states.", value=facts["source_fps"]
+        )
+        yield core.GaugeMetricFamily(
+            "edgeseg_source_up",
+            "1; 0 while the camera is lost, or stalls, and is being opened again.",
+            value=int(not facts["is_lost"]),
         )
         yield core.GaugeMetricFamily("edgeseg_results_fps", "Results per second of late.", value=board.fps())
         yield core.GaugeMetricFamily(
@@ -69,6 +89,13 @@ class LoopCollector:
             "Connections that found no place.",
             value=self._connections.refused,
         )
+
+
+def _labelled_counter(core: Any, name: str, text: str, label: str, counts: Mapping[str, int]) -> Any:
+    family = core.CounterMetricFamily(name, text, labels=(label,))
+    for value, count in counts.items():
+        family.add_metric((value,), count)
+    return family
 
 
 def _gauge(core: Any, name: str, text: str, value: float | None) -> Any:

@@ -16,7 +16,7 @@ pytest.importorskip("prometheus_client", reason="the live view needs prometheus-
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.result import Result
 from edgeseg.runtime.session import load
-from edgeseg.runtime.source import Frame, Source
+from edgeseg.runtime.source import Frame, Source, SourceCounts
 from edgeseg.runtime.viewer import Limits, Serving, Viewer, live_view
 from support.waiting import until
 
@@ -33,6 +33,7 @@ class HeldSource(Source):
     """Gives a frame when the test lets it."""
 
     name, fps, size_hw, paced = "rtsp://user:secret@camera/1", 10.0, (32, 48), True
+    counts, is_lost = SourceCounts(), False
 
     def __init__(self) -> None:
         self.allowed = threading.Semaphore(0)

@@ -14,7 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeseg.errors import InputError
+from edgeseg.runtime.loop_session import SessionEvent
 from edgeseg.runtime.overlay import overlay
+from edgeseg.runtime.source import SourceCounts
 from edgeseg.runtime.viewer import Serving, Viewer
 from support.waiting import until
 
@@ -110,6 +112,33 @@ def test_metrics_are_those_of_the_loop(view):
     assert samples["edgeseg_step_seconds_count"].value == samples["edgeseg_age_seconds_bucket"].value == 3
     assert samples["edgeseg_step_seconds_sum"].value > 0
     assert samples["edgeseg_loop_info"].labels["configuration"] == "plain_32x48"
+
+
+def test_metrics_tell_all_counts_and_whether_the_camera_is_lost(view):
+    view.give()
+    samples = metrics_of(view)
+    counts = {name for name in view.loop.counts if name != "results"}
+    assert {name: samples[f"edgeseg_{name}_total"].value for name in counts} == dict.fromkeys(counts, 0.0) | {
+        "frames_captured": 1.0
+    }
+    assert samples["edgeseg_source_up"].value == 1
+    view.source.is_lost, view.source.counts = True, SourceCounts(reconnects=2, stalls=3, corrupt=4)
+    until(lambda: metrics_of(view)["edgeseg_source_up"].value == 0)
+    samples = metrics_of(view)
+    told = [samples[f"edgeseg_{name}_total"].value for name in ("reconnects", "stalls", "corrupt_frames")]
+    assert told == [2, 3, 4]
+
+
+def test_metrics_count_the_changes_of_the_session_by_kind(view):
+    def counted():
+        families = text_string_to_metric_families(view.get("/metrics").body.decode())
+        (family,) = [family for family in families if family.name == "edgeseg_session_events"]
+        return {sample.labels["kind"]: sample.value for sample in family.samples}
+
+    before = counted()
+    assert before.keys() == {"switched", "restarted", "reset", "left out"}
+    view.loop.session.events.add(SessionEvent(1.0, "switched", "small", "load"))
+    until(lambda: counted() == before | {"switched": before["switched"] + 1})
 
 
 def test_the_password_of_a_camera_is_not_told(view):
