@@ -127,5 +127,6 @@ run install -m 0644 "$scratch/edgeseg.service" "$root/etc/systemd/system/edgeseg
 
 run_on_system systemctl daemon-reload
 run_on_system systemctl enable edgeseg.service
-run_on_system systemctl restart edgeseg.service
+# Without waiting for the first labels: the camera may come later, and without a profile it measures first.
+run_on_system systemctl --no-block restart edgeseg.service
 echo "systemctl status edgeseg says how it is, journalctl -u edgeseg what it said"

@@ -159,6 +159,11 @@ class Loop:
         """Whether a stage has failed; the failure is raised from the iteration, `wait`, or the end of the block."""
         return self._threads.failure is not None
 
+    @property
+    def waits_for_camera(self) -> bool:
+        """Whether no labels come because the camera is away, and for no other reason such as a step that hangs."""
+        return self.source.is_lost and not self._steps.is_busy
+
     def tell_to_stop(self) -> None:
         """End all stages, and the iteration, without waiting for them: `stop` does. May be called from anywhere."""
         self._threads.tell_to_stop()
@@ -268,6 +273,7 @@ class Loop:
             schedule=self.schedule.name,
             session_events=self.session.events.counts,
             last_events=self.session.events.last,
+            camera_is_lost=self.source.is_lost,
             **self.counts,
         )
 

@@ -137,6 +137,8 @@ class LoopSummary:
     """How often it was open and gave nothing."""
     corrupt_frames: int = 0
     """Its pictures that could not be used; they are not among the frames."""
+    camera_is_lost: bool = False
+    """Whether it is lost now, or was when the loop ended."""
     session_events: dict[str, int] = field(default_factory=dict)
     """How often the session was `switched` to another configuration, `restarted` after a step that hung, or `reset`
     where the video broke off."""

@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -84,6 +84,7 @@ def run_loop(
     rate: str | None = None,
     check_consistency: bool = False,
     viewer: Callable[[Loop], "Viewer"] | None = None,
+    watchdog: Callable[[Loop], AbstractContextManager[object]] | None = None,
     on_failure: Callable[[RunReport], None] | None = None,
 ) -> RunReport:
     """Run `session` over `source` until it ends, `frames` results have come, `seconds` have passed, or Ctrl-C.
@@ -105,6 +106,7 @@ def run_loop(
         progress: called with each result.
         viewer: makes the live view of the loop, which then shows each result and ends before the loop does.
         compensation, rate, check_consistency: as in `Loop`. Labels whose invalid pixels are marked are not scored.
+        watchdog: what it gives for the loop is entered while that runs: `ServiceNotifier.watching`.
         on_failure: called with what the run did until a stage or sink failed, before that is raised.
 
     Raises:
@@ -138,6 +140,8 @@ def run_loop(
             view = None if viewer is None else stack.enter_context(viewer(loop))
             if summary_every_s is not None:
                 stack.enter_context(logged_every(summary_every_s, lambda: loop.summary))
+            if watchdog is not None:
+                stack.enter_context(watchdog(loop))
             if seconds is not None:
                 stack.enter_context(_ended_after(seconds, loop))
             try:

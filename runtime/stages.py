@@ -85,6 +85,8 @@ class StepStage:
         self.step_ms = SampleWindow()
         """What steps took."""
         self._longest_step_s = 0.0
+        self.is_busy = False
+        """Whether a step is under way, or its labels are handed over."""
 
     @property
     def patience_s(self) -> float:
@@ -95,6 +97,7 @@ class StepStage:
         """Step until no more frames come, or stopped."""
         self._free_at_s = self._clock()
         while (frame := self._frames.take(self._note, accepts=self._accepts)) is not None:
+            self.is_busy = True
             begin = time.perf_counter()
             # Cameras and streams may change it in the middle.
             self._session.take_frames_of(frame.rgb.shape[:2], changed=True)
@@ -106,6 +109,7 @@ class StepStage:
             self._rule.finished(step_s)
             if not self._hand_over(frame, labels, 1e3 * step_s):
                 return
+            self.is_busy = False
             self._free_at_s = self._clock()
 
     def _accepts(self, frame: Frame) -> bool:

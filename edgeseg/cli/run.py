@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda:0, ...: see edgeseg doctor.")
 @click.option("--fps", type=FRAME_RATE, help="Frame rate of the source.  [default: its own]")
 @camera_options
+@click.option("--wait", is_flag=True,
+              help="Wait for a source that cannot be opened yet, such as a camera that boots later than this machine: it "
+              "is tried again as a lost one is, for ever or as long as --give-up says.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
 @click.option("--split", help="Split of a data set.  [default: val]")
 @click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
@@ -69,6 +72,7 @@ def command(
     profile: str | None,
     device: str,
     fps: float | None,
+    wait: bool,
     threads: int | None,
     split: str | None,
     no_pace: bool,
@@ -101,7 +105,9 @@ def command(
     With a compensation, picked or named, the labels are moved to the newest frame, along the motion in the image since
     the frame that they were computed from, and come at every camera frame, however slow the network is.
     """
+    import os
     from dataclasses import replace
+    from functools import partial
 
     from edgeseg.bundle import Bundle
     from edgeseg.cli.live_view import live_view
@@ -111,9 +117,10 @@ def command(
     from edgeseg.runtime.kept_session import keep
     from edgeseg.runtime.run import RunReport, run_loop
     from edgeseg.runtime.schedule import SHRINKING_TAIL, Schedule
-    from edgeseg.runtime.service_notify import notifying
+    from edgeseg.runtime.service_notify import ServiceNotifier, notifying
     from edgeseg.runtime.session import load
     from edgeseg.runtime.source import open_source
+    from edgeseg.runtime.source_wait import open_when_there
     from edgeseg.shipped import bundle_path
 
     if configuration and profile:
@@ -143,7 +150,13 @@ def command(
         live_view(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
     )
     failed: list[RunReport] = []
-    camera = open_source(source, fps=fps, paced=not no_pace, split=split, **camera_arguments)
+    service = ServiceNotifier.from_environment(os.environ)
+    opening = partial(open_source, source, fps=fps, paced=not no_pace, split=split, **camera_arguments)
+    if wait:
+        told = None if service is None else service.starting
+        camera = open_when_there(opening, limits=camera_arguments["reconnection"], on_wait=told)
+    else:
+        camera = opening()
     try:
         video, sinks = written.sinks(camera, opened.classes)
         with measuring_bar() as measuring:
@@ -162,7 +175,7 @@ def command(
         with (
             keep(picked, opened, adaptive=adaptive, step_limit_s=step_limit_s) as session,
             _live_line() as shown,
-            notifying(shown) as progress,
+            notifying(shown, service) as progress,
         ):
             if mark_invalid and not session.compensation.moves:
                 raise InputError("--mark-invalid marks pixels of moved labels | name how: --compensation MODE")
@@ -180,6 +193,7 @@ def command(
                 rate=rate,
                 check_consistency=check_consistency,
                 viewer=viewer,
+                watchdog=None if service is None else service.watching,
                 on_failure=failed.append,
             )
     except Exception:

@@ -76,6 +76,34 @@ def test_options_of_cameras_are_refused_for_a_recording(bundle, options, words):
     assert words in result.output
 
 
+def test_run_waits_for_a_camera_that_comes_later_when_told_to(bundle, filming):
+    filming.refuses = True
+
+    def come() -> None:
+        filming.wait_for_refusals(2)
+        filming.refuses = False
+
+    coming = threading.Thread(target=come)
+    coming.start()
+    result = CliRunner().invoke(
+        main, ["run", str(bundle.root), "--source", filming.url, *PLAIN, "--fps", "50", "--frames", "3", "--wait",
+               "--retry-most", "0.1", "--json"],
+    )  # fmt: skip
+    coming.join()
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["results"] >= 3
+
+
+def test_run_gives_a_camera_up_that_does_not_come(bundle, filming):
+    filming.refuses = True
+    result = CliRunner().invoke(
+        main, ["run", str(bundle.root), "--source", filming.url, *PLAIN, "--wait", "--give-up", "0.2"]
+    )
+    assert result.exit_code == 2
+    assert "cannot be opened" in result.stderr
+    assert filming.refusals >= 2
+
+
 def test_ctrl_c_ends_it_while_the_camera_is_away(bundle, filming):
     command = [sys.executable, "-m", "edgeseg", "run", str(bundle.root), "--source", filming.url, *PLAIN,
                "--json-lines", "-"]  # fmt: skip

@@ -3,9 +3,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from edgeseg.cache_folder import cache_folder
+from edgeseg.cli.run import command as run_command
+from edgeseg.runtime.camera import Reconnection
 from support.jetson_root import write
 
 
@@ -48,7 +52,7 @@ def test_bundle_engines_unit_and_settings_are_installed(run, bundle, board):
 def test_an_image_is_installed_into_without_users_and_systemd(run, bundle):
     out = run("install-service.sh", bundle).stdout
     assert "left out: useradd" in out
-    assert "left out: systemctl restart edgeseg.service" in out
+    assert "left out: systemctl --no-block restart edgeseg.service" in out
 
 
 def test_settings_are_those_given(run, bundle, board, tmp_path):
@@ -115,6 +119,27 @@ def test_the_service_is_restarted_when_it_fails_or_hangs(unit):
     # The first start may have to measure, and being stopped is no failure.
     assert int(service["TimeoutStartSec"]) >= 600
     assert service["SuccessExitStatus"] == "143"
+
+
+def test_the_service_waits_for_its_camera_and_is_never_given_up(unit):
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert "StartLimitBurst" not in unit["Unit"]
+    assert " --wait " in unit["Service"]["ExecStart"]
+    # A camera counts as lost before the watchdog takes the silence for a hang.
+    assert float(unit["Service"]["WatchdogSec"]) > 4 * Reconnection().stall_s
+
+
+def test_the_options_of_the_service_are_those_of_run(unit):
+    words = shlex.split(unit["Service"]["ExecStart"])
+    options = {option for parameter in run_command.params for option in parameter.opts}
+    assert words[1:2] == ["run"]
+    assert {word for word in words if word.startswith("--")} <= options
+
+
+def test_a_quick_measurement_is_kept_where_the_service_may_write(jetson, unit, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache")
+    assert "Environment=XDG_CACHE_HOME=%C\n" in (jetson / "edgeseg.service").read_text()
+    assert cache_folder("profiles").parent == Path("/var/cache") / unit["Service"]["CacheDirectory"]
 
 
 def test_the_service_has_a_user_of_its_own_in_the_group_of_the_gpu(unit):

@@ -21,6 +21,7 @@ class ScriptedSource(Source):
     """Gives frame i when the test lets it; raises `error` at its end if there is one."""
 
     name, fps, size_hw, paced = "scripted", 10.0, (32, 48), True
+    is_lost = False
 
     def __init__(self, frames: int, error: Exception | None = None) -> None:
         self.frames, self.error, self.closed = frames, error, False
@@ -360,6 +361,20 @@ def test_the_worker_waits_for_the_next_frame_when_the_schedule_leaves_one(sessio
     assert waited_for[2] == left[2] < waited_for[1]
     assert schedule.latencies_s == [result.step_ms / 1e3 for result in results]
     assert loop.summary.frames_dropped == 1
+
+
+def test_the_loop_waits_for_a_lost_camera_only_when_no_step_is_under_way(session):
+    held, source = HeldSession(session), ScriptedSource(1)
+    with Loop(held, source) as loop:
+        source.allowed.release()
+        assert held.entered.acquire(timeout=10)
+        assert not loop.waits_for_camera
+        source.is_lost = True
+        assert not loop.waits_for_camera
+        held.allowed.release()
+        until(lambda: loop.waits_for_camera)
+        assert loop.summary.camera_is_lost
+        source.allowed.release()
 
 
 class Recorded(Source):

@@ -3,11 +3,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from edgeseg.runtime.service_notify import ServiceNotifier, notifying
+from support.waiting import threads_of_loops
 
 
 @pytest.fixture
@@ -64,6 +66,54 @@ def test_labels_that_are_only_moved_on_are_no_sign_of_life(manager):
     assert manager.told() == ["READY=1\nSTATUS=running swiftnet"]
 
 
+LOST = "WATCHDOG=1\nSTATUS=lost the camera, it is tried again"
+
+
+def test_the_watchdog_is_fed_while_the_loop_waits_for_its_camera(manager):
+    clock, loop = Clock(), SimpleNamespace(waits_for_camera=True)
+    notifier = ServiceNotifier(manager.path, watchdog_s=8.0, clock=clock)
+    notifier.on_result(result(0))
+    for index in range(1, 61):
+        clock.now_s = index / 10
+        notifier.on_wait(loop)
+    clock.now_s = 8.0
+    notifier.on_result(result(1))
+    assert manager.told()[1:] == [LOST, "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1\nSTATUS=running swiftnet"]
+
+
+def test_the_watchdog_is_not_fed_when_a_step_hangs(manager):
+    clock, loop = Clock(), SimpleNamespace(waits_for_camera=False)
+    notifier = ServiceNotifier(manager.path, watchdog_s=8.0, clock=clock)
+    notifier.on_result(result(0))
+    clock.now_s = 9.0
+    notifier.on_wait(loop)
+    assert len(manager.told()) == 1
+
+
+def test_the_loop_is_looked_after_until_the_block_ends(manager):
+    asked = threading.Semaphore(0)
+
+    class Loop:
+        @property
+        def waits_for_camera(self) -> bool:
+            asked.release()
+            return True
+
+    notifier = ServiceNotifier(manager.path, watchdog_s=0.04)
+    notifier.on_result(result(0))
+    with notifier.watching(Loop()):
+        assert all(asked.acquire(timeout=10) for _ in range(9))
+    assert LOST in manager.told()
+    assert threads_of_loops() == []
+
+
+def test_a_start_that_waits_for_the_camera_gets_more_time(manager):
+    notifier = ServiceNotifier(manager.path)
+    notifier.starting("camera 0 cannot be opened")
+    notifier.on_wait(SimpleNamespace(waits_for_camera=True))
+    assert [line.partition("\n")[0] for line in manager.told()] == ["EXTEND_TIMEOUT_USEC=900000000"] * 2
+
+
 def test_without_a_watchdog_only_readiness_is_told(manager):
     clock = Clock()
     notifier = ServiceNotifier(manager.path, clock=clock)
@@ -74,7 +124,7 @@ def test_without_a_watchdog_only_readiness_is_told(manager):
 
 
 def test_the_end_is_told_whatever_ended_the_loop(manager):
-    with pytest.raises(RuntimeError), notifying(None, {"NOTIFY_SOCKET": manager.path}):
+    with pytest.raises(RuntimeError), notifying(None, ServiceNotifier(manager.path)):
         raise RuntimeError
     assert manager.told() == ["STOPPING=1"]
 
@@ -83,15 +133,16 @@ def test_nothing_changes_where_no_service_manager_asks():
     def shown(result):
         raise AssertionError
 
-    with notifying(shown, {}) as progress:
+    assert ServiceNotifier.from_environment({}) is None
+    with notifying(shown, None) as progress:
         assert progress is shown
-    with notifying(None, {}) as progress:
+    with notifying(None, None) as progress:
         assert progress is None
 
 
 def test_results_are_shown_too(manager):
     seen = []
-    with notifying(seen.append, {"NOTIFY_SOCKET": manager.path}) as progress:
+    with notifying(seen.append, ServiceNotifier(manager.path)) as progress:
         progress(result(3))
     assert [each.source_index for each in seen] == [3]
 
