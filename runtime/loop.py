@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeseg.config import Compensation
 from edgeseg.data.video import Video
-from edgeseg.errors import DeviceError, InputError
+from edgeseg.errors import DeviceError, EdgesegError, InputError
 from edgeseg.metrics.streaming import Publication
 from edgeseg.runtime.async_results import away, taken
 from edgeseg.runtime.continuity import GAP_S, Stretches
@@ -185,12 +185,11 @@ class Loop:
             # Freeing a device under the call that hangs in it would crash.
             _log.warning("%s does not answer | its thread was left behind", self.source.name)
         if untold - {"capture"}:
-            what = f"a step of {self.session.configuration.name}, or what takes its labels, does not return"
+            error = self._hang(untold)
             if at_once:
-                _log.warning("%s | its thread was left behind", what)
+                _log.warning("%s", str(error).rpartition(":")[0])
             else:
-                advice = "restart the program, and look at the device's driver"
-                self._threads.fail(DeviceError(f"{what} | its thread was left behind: {advice}"))
+                self._threads.fail(error)
         if "capture" not in hanging:
             self._close_source()
 
@@ -199,12 +198,15 @@ class Loop:
 
         Raises:
             The first failure of a stage.
+            InputError: it was not started.
         """
         for _ in self:
             pass
 
     def __iter__(self) -> Iterator[Result]:
-        """Results as they are published, until the source ends; raises the first failure of a stage."""
+        """Results as they are published, until the source ends; raises the first failure of a stage, and InputError
+        where it was not started."""
+        self._refuse_unstarted()
         while (result := self._results.take()) is not None:
             yield result
         self._threads.join()
@@ -212,6 +214,7 @@ class Loop:
 
     async def __aiter__(self) -> AsyncIterator[Result]:
         """The same for asyncio, without holding up the event loop; cancelling the task that waits stops the loop."""
+        self._refuse_unstarted()
         async with aclosing(taken(self._results.take, self.stop)) as results:
             async for result in results:
                 yield result
@@ -276,6 +279,18 @@ class Loop:
             camera_is_lost=self.source.is_lost,
             **self.counts,
         )
+
+    def _hang(self, stages: set[str]) -> EdgesegError:
+        """What is told of stages behind the capture that do not end."""
+        left = "does not return | its thread was left behind"
+        if self._publisher.is_calling:
+            return InputError(f"on_result {left}: let it be quick, and leave what takes long to another thread")
+        part = f"a step of {self.session.configuration.name}" if "worker" in stages else "moving labels"
+        return DeviceError(f"{part} {left}: restart the program, and look at the device's driver")
+
+    def _refuse_unstarted(self) -> None:
+        if not self._threads.have_started:
+            raise InputError("a loop that was not started gives nothing | use it in a `with` block, or call start()")
 
     def _take_frame(self, frame: Frame) -> bool:
         is_wanted = self._frames.put(frame, wait=not self.source.paced)

@@ -49,6 +49,8 @@ class Publisher:
         """Results so far."""
         self.age_ms = SampleWindow()
         """Their ages when they were published."""
+        self.is_calling = False
+        """Whether the callback has a result and has not come back."""
 
     def as_it_is(self, frame: Frame, labels: np.ndarray, step_ms: float) -> None:
         """Publish the labels of `frame`, uint8 `(h, w)`, as the network gave them in a step of `step_ms`."""
@@ -100,7 +102,9 @@ class Publisher:
         if self._keep_log:
             self.log.append(Publication(result.published_at, result.source_index))
         if self._on_result is not None:
+            self.is_calling = True
             self._on_result(result)
+            self.is_calling = False
         else:
             self._results.put(result, wait=self._wait)
 

@@ -1,7 +1,7 @@
 """`edgeseg run`: the camera loop from the command line."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 @click.option("--fps", type=FRAME_RATE, help="Frame rate of the source.  [default: its own]")
 @camera_options
 @click.option("--wait", is_flag=True,
-              help="Wait for a source that cannot be opened yet, such as a camera that boots later than this machine: it "
-              "is tried again as a lost one is, for ever or as long as --give-up says.")  # fmt: skip
+              help="Wait for a source that cannot be opened yet, such as a camera that boots later than this machine. "
+              "It is tried again as a lost one is, for ever or as long as --give-up says.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
 @click.option("--split", help="Split of a data set.  [default: val]")
 @click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
@@ -143,8 +143,7 @@ def command(
             "one out"
         )
     written.check_source(source)
-    if log_json or summary_every:
-        click.get_current_context().with_resource(_logging(as_json=log_json))
+    click.get_current_context().with_resource(_logging(as_json=log_json, everything=bool(log_json or summary_every)))
     opened = Bundle.open(bundle_path(bundle))
     viewer = click.get_current_context().with_resource(
         live_view(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
@@ -207,23 +206,16 @@ def command(
         raise report.interruption
 
 
-@contextmanager
-def _logging(*, as_json: bool) -> Iterator[None]:
-    """Our logs from level INFO on, on standard error."""
+def _logging(*, as_json: bool, everything: bool) -> AbstractContextManager[None]:
+    """Our logs on standard error: all of them, or warnings, which a file or a service's journal gets with their time."""
     import logging
+    import sys
 
-    from edgeseg.runtime.run_log import JsonFormatter
+    from edgeseg.runtime.run_log import logging_to_stderr
 
-    logger, handler = logging.getLogger("edgeseg"), logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    if everything:
+        return logging_to_stderr(as_json=as_json)
+    return nullcontext() if sys.stderr.isatty() else logging_to_stderr(as_json=False, level=logging.WARNING)
 
 
 @contextmanager

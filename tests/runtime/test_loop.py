@@ -1,3 +1,4 @@
+import asyncio
 import threading
 import time
 
@@ -253,6 +254,17 @@ def test_a_loop_runs_once(session):
         loop.wait()
         with pytest.raises(InputError, match="runs once"):
             loop.start()
+
+
+def test_a_loop_that_was_not_started_is_refused_rather_than_waited_for(session):
+    async def first(loop: Loop) -> object:
+        return await anext(aiter(loop))
+
+    loop = Loop(session, VideoSource(NumberedVideo(1)))
+    with pytest.raises(InputError, match="was not started"):
+        next(iter(loop))
+    with pytest.raises(InputError, match="was not started"):
+        asyncio.run(first(loop))
 
 
 def test_slot_waits_for_room_when_told_to():
@@ -520,7 +532,7 @@ def test_a_step_that_hangs_is_an_error_and_its_session_is_left_to_it(bundle, cap
     source, hanging = ScriptedSource(9), HangingStep(bundle, monkeypatch)
     source.allowed.release(1)
     with (
-        pytest.raises(DeviceError, match=r"does not return \| its thread was left behind"),
+        pytest.raises(DeviceError, match=r"a step of plain_32x48 does not return \| its thread was left behind"),
         Loop(hanging.session, source),
     ):
         assert hanging.is_hanging.wait(10)
@@ -538,6 +550,44 @@ def test_a_step_is_left_behind_without_an_error_when_the_loop_is_to_end_at_once(
         loop.stop(at_once=True)
     assert [line for line in caplog.messages if "does not return | its thread was left behind" in line]
     hanging.end()
+
+
+@pytest.mark.parametrize("compensation", [UNCOMPENSATED, Compensation("late-warp", "dis-ultrafast", 2)])
+def test_a_callback_that_hangs_is_named(session, monkeypatch, compensation):
+    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
+    is_hanging, let_go = threading.Event(), threading.Event()
+
+    def hang(result) -> None:
+        is_hanging.set()
+        assert let_go.wait(30)
+
+    source = ScriptedSource(9)
+    source.allowed.release(1)
+    with (
+        pytest.raises(InputError, match="on_result does not return"),
+        Loop(session, source, on_result=hang, compensation=compensation),
+    ):
+        assert is_hanging.wait(10)
+    let_go.set()
+    until(lambda: threads_of_loops() == [])
+
+
+def test_moving_labels_that_hangs_is_named(session, monkeypatch):
+    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
+    is_hanging, let_go = threading.Event(), threading.Event()
+    source = ScriptedSource(9)
+    source.allowed.release(1)
+    loop = Loop(session, source, compensation=Compensation("late-warp", "dis-ultrafast", 2))
+
+    def hang(*_) -> None:
+        is_hanging.set()
+        assert let_go.wait(30)
+
+    monkeypatch.setattr(loop._warp, "_moved", hang)
+    with pytest.raises(DeviceError, match="moving labels does not return"), loop:
+        assert is_hanging.wait(10)
+    let_go.set()
+    until(lambda: threads_of_loops() == [])
 
 
 def test_a_step_is_left_behind_when_an_error_leaves_the_block(bundle, monkeypatch):
