@@ -38,6 +38,22 @@ class JsonFormatter(logging.Formatter):
 
 
 @contextmanager
+def logging_to_stderr(*, as_json: bool, level: int = logging.INFO) -> Iterator[None]:
+    """Our logs from that level on, on standard error until the block ends: lines of JSON, or of text with the time."""
+    logger, handler = logging.getLogger("edgeseg"), logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(message)s"))
+    handler.setLevel(level)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@contextmanager
 def logged_every(seconds: float, summary: "Callable[[], LoopSummary]") -> Iterator[None]:
     """Log `summary()` every `seconds`, also while no result comes, until the block ends.
 

@@ -207,7 +207,7 @@ def command(
 
 
 def _logging(*, as_json: bool, everything: bool) -> AbstractContextManager[None]:
-    """Our logs on standard error: all of them, or warnings, which a file or a service's journal gets with their time."""
+    """Our logs on standard error: all of them, or warnings, which have their time where no terminal shows them."""
     import logging
     import sys
 

@@ -1,5 +1,7 @@
 import json
+import logging
 import os
+import re
 import shutil
 from datetime import datetime
 
@@ -10,6 +12,7 @@ from click.testing import CliRunner
 
 from edgeseg.cli import main
 from edgeseg.errors import InputError
+from edgeseg.runtime.session import load
 from edgeseg.runtime.sinks import SharedLabels
 
 PLAIN = ("--source", "street", "--configuration", "plain_32x48")
@@ -238,6 +241,17 @@ def test_run_logs_its_summary_as_json(bundle, images):
     assert len(told) >= 2
     assert told[-1]["summary"]["configuration"] == "plain_32x48"
     assert {"time", "level", "logger", "message"} <= told[-1].keys()
+
+
+def test_warnings_of_a_run_have_their_time_where_no_terminal_shows_them(bundle, images, monkeypatch):
+    def warned(*arguments, **options):
+        logging.getLogger("edgeseg.test").warning("something is wrong")
+        return load(*arguments, **options)
+
+    monkeypatch.setattr("edgeseg.runtime.session.load", warned)
+    result = run(bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48", "--json")
+    (line,) = result.stderr.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} something is wrong", line)
 
 
 def test_run_keeps_to_the_schedule(bundle, images):

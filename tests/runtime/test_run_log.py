@@ -2,6 +2,7 @@
 
 import json
 import logging
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from edgeseg.data.video import Video
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.loop_session import SessionEvent, SessionEvents
-from edgeseg.runtime.run_log import JsonFormatter, event
+from edgeseg.runtime.run_log import JsonFormatter, event, logging_to_stderr
 from edgeseg.runtime.session import load
 from edgeseg.runtime.source import VideoSource
 
@@ -29,6 +30,18 @@ class Grey(Video):
 
 def lines_of(caplog) -> list[dict]:
     return [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+
+
+def test_lines_of_text_have_their_time_and_end_with_the_block(capsys):
+    log = logging.getLogger("edgeseg.test")
+    with logging_to_stderr(as_json=False, level=logging.WARNING):
+        log.warning("camera lost")
+        log.info("a detail")
+    log.warning("later")
+    (line,) = capsys.readouterr().err.splitlines()
+    stamp, _, message = line.rpartition(" camera ")
+    assert message == "lost"
+    assert abs((datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f") - datetime.now()).total_seconds()) < 60
 
 
 def test_an_event_is_told_in_fields_beside_the_message(caplog):
