@@ -13,7 +13,9 @@ Layout, little-endian; the labels begin at byte 256:
 | 40-47 | uint64 | frame index |
 | 48-71 | 3 float64 | captured at, published at, stands for: seconds of `time.monotonic`, one clock for all processes |
 | 72-79 | 2 uint32 | height and width of the labels |
-| 80-255 | bytes | name of the configuration, UTF-8, filled up with zeros |
+| 80-87 | float64 | age of the labels when they were published, in seconds |
+| 88-95 | uint64 | index of the frame that the labels were computed from |
+| 96-255 | bytes | name of the configuration, UTF-8, filled up with zeros |
 | 256- | uint8 | labels, row by row |
 
 The writer holds an exclusive `flock` on the memory, by which everybody sees that it lives, also from another container.
@@ -39,7 +41,8 @@ MAGIC = b"EDGESEG1"
 HEADER_BYTES = 256
 PLACE = RecordPlace(sequence_at=8, sum_at=32, head=slice(40, HEADER_BYTES))
 WRITER_AT = 16
-WRITER_FORMAT, RESULT_FORMAT = "<IIQ", "<QdddII176s"
+WRITER_FORMAT, RESULT_FORMAT = "<IIQ", "<QdddIIdQ160s"
+NAME_BYTES = 160
 FOLDER = Path("/dev/shm")
 """Where Linux keeps shared memory."""
 
@@ -55,14 +58,14 @@ class SharedResult:
     published_at: float
     stands_for: float
     """The time that the labels show, as in `Result`."""
+    age_s: float
+    """How old the labels were when the loop published them, as in `Result`; `age_s + time.monotonic() - published_at`
+    is their age now."""
+    source_index: int
+    """The frame that the labels were computed from; where this stands still, the network gives no new ones."""
     configuration: str
     labels: np.ndarray
     """uint8 `(h, w)`, a copy that the reader owns."""
-
-    @property
-    def age_s(self) -> float:
-        """How old the labels were when the loop published them; `time.monotonic() - captured_at` is their age now."""
-        return self.published_at - self.captured_at
 
 
 class SharedLabels:
@@ -117,10 +120,10 @@ class SharedLabels:
             ) from error
         if record is None:
             return None
-        index, captured_at, published_at, stands_for, height, width, name = struct.unpack(RESULT_FORMAT, record.head)
+        *told, height, width, age_s, source_index, name = struct.unpack(RESULT_FORMAT, record.head)
         labels = np.frombuffer(bytearray(record.payload), np.uint8).reshape(height, width)
         configuration = name.rstrip(b"\0").decode(errors="replace")
-        return SharedResult(record.number, index, captured_at, published_at, stands_for, configuration, labels)
+        return SharedResult(record.number, *told, age_s, source_index, configuration, labels)
 
     def wait_newer(self, sequence: int, *, timeout_s: float) -> SharedResult | None:
         """The newest result when it is newer than `sequence`, waiting for it; None after `timeout_s` seconds."""

@@ -18,6 +18,7 @@ from edgeseg.runtime.sinks.shared_labels import (
     FOLDER,
     HEADER_BYTES,
     MAGIC,
+    NAME_BYTES,
     PLACE,
     RESULT_FORMAT,
     WRITER_AT,
@@ -91,7 +92,9 @@ class SharedLabelsSink(Sink):
             result.published_at,
             result.stands_for,
             *labels.shape,
-            result.configuration.encode()[:176],
+            result.age_s,
+            result.source_index,
+            result.configuration.encode()[:NAME_BYTES],
         )
         self._record.write(self._memory, head, labels.reshape(-1).data, HEADER_BYTES)
 

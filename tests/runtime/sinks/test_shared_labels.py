@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def test_a_result_comes_back_as_it_was(made, name):
         assert shared.wait_newer(1, timeout_s=0.0) is None
         assert not shared.has_ended
     assert (read.labels == 1).all()
+
+
+def test_the_age_of_labels_that_could_not_be_moved_is_that_of_their_frame(made, name):
+    with SharedLabelsSink(name) as sink, SharedLabels.open(name) as shared:
+        sink.write(replace(made(4), source_index=2, source_at=10.2, fallback="scene cut"))
+        read = shared.read()
+    assert read is not None
+    assert (read.frame_index, read.source_index, read.age_s) == (4, 2, pytest.approx(0.25))
 
 
 def test_labels_that_another_program_scribbled_over_are_not_read(made, name):
