@@ -64,7 +64,10 @@ def _adaptive(
     rungs = rungs_of(bundle, session.pick, session.schedule)
     ladder = Ladder(rungs, session.configuration.name, schedule=session.schedule)
     if len(rungs) == 1:
-        _log.warning("%s is the best at every latency: there is nothing to change to", ladder.names[0])
+        _log.warning(
+            "of what was measured %s is predicted to be the best however slow steps become: there is nothing to change "
+            "to", ladder.names[0],
+        )  # fmt: skip
     return AdaptiveSession(
         watched(session),
         ladder,

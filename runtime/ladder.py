@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeseg.bundle import Bundle
+from edgeseg.bundle import Bundle, Candidate
 from edgeseg.errors import InputError
 from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.loop_session import lead_s
 from edgeseg.runtime.pick import Pick, rated_table
+from edgeseg.runtime.race import CANNOT_WIN
 from edgeseg.runtime.schedule import LATEST_FRAME, Schedule
 from edgeseg.runtime.slowdown import ALIKE, STALE_S, Fall, Slowdown
 
@@ -242,22 +243,41 @@ def rungs_of(bundle: Bundle, pick: Pick, schedule: Schedule) -> list[Rung]:
     """The configurations that a loop which began with `pick` may change to: the picked one, and each that is the best
     at one of `SLOWDOWNS`.
 
-    They move labels as the picked one does, and anticipate as far: the rest of the loop stays as it is.
+    They move labels as the picked one does, and anticipate as far: the rest of the loop stays as it is. What was not
+    measured with that compensation, because it could not win when nothing slows it down, is predicted: it takes its
+    network's latencies, and what moving labels adds to the picked one's.
     """
     picked = pick.candidate
     ahead_s = lead_s(picked.configuration, pick.fps)
     excluded = {row.name for row in pick.rows if row.excluded}
     rungs = []
     for candidate in bundle.candidates((picked.compensation,)):
-        entry, configuration = pick.profile.entry_of(candidate), candidate.configuration
-        is_measured = candidate.table is not None and entry is not None and entry.samples_ms
-        if not is_measured or candidate.name in excluded:
+        configuration, latencies_s = candidate.configuration, _latencies_s(candidate, pick)
+        if candidate.table is None or latencies_s is None or excluded & {candidate.name, configuration.name}:
             continue
-        assert entry is not None
         if lead_s(configuration, pick.fps) == ahead_s:
-            rungs.append(Rung(configuration.name, rated_table(candidate, pick.fps), entry.latencies_s))
+            rungs.append(Rung(configuration.name, rated_table(candidate, pick.fps), latencies_s))
     useful = {picked.configuration.name}
     for slowdown in SLOWDOWNS:
         figures = {rung.name: rung.predicted(slowdown, schedule) for rung in rungs}
         useful.add(max(figures, key=lambda name: figures[name]))
     return [rung for rung in rungs if rung.name in useful]
+
+
+def _latencies_s(candidate: Candidate, pick: Pick) -> np.ndarray | None:
+    """float64 `(n,)`: measured, or predicted; None where it cannot run or nothing is known."""
+    entry, network = pick.profile.entry_of(candidate), pick.profile.entry(candidate.configuration.name)
+    if entry is not None and entry.samples_ms:
+        return entry.latencies_s
+    is_unusable = entry is not None and not (entry.skipped or "").startswith(CANNOT_WIN)
+    if is_unusable or network is None or not network.samples_ms:
+        return None
+    return network.latencies_s + _moving_s(pick)
+
+
+def _moving_s(pick: Pick) -> float:
+    """What moving labels adds to a step of the picked configuration: by the medians, and never less than nothing."""
+    moved, network = pick.profile.entry_of(pick.candidate), pick.profile.entry(pick.configuration.name)
+    if moved is None or network is None or not network.samples_ms:
+        return 0.0
+    return max(0.0, float(np.median(moved.latencies_s) - np.median(network.latencies_s)))

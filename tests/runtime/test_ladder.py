@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgeseg.accuracy import CompensatedAccuracy
+from edgeseg.config import Compensation
 from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import InputError
 from edgeseg.metrics.latency_aware import AccuracyTable
@@ -219,3 +221,36 @@ def test_what_anticipates_further_is_no_rung(tmp_path, graphs):
     made = graphs.write_bundle(tmp_path / "two.edgeseg", entries)
     now, ahead = (entry.name for entry in made.configurations)
     assert names(made, picked(made, {now: 60.0, ahead: 10.0})) == {now}
+
+
+@pytest.fixture
+def movable(tmp_path, graphs):
+    """slow and quick, whose labels can be moved; quick is the better one from two frames late on."""
+    entries = []
+    for name, moved in (("slow", (0.6, 0.58, 0.4, 0.3)), ("quick", (0.55, 0.53, 0.5, 0.4))):
+        entry = graphs.stateless(name, miou=(0.5, 0.4, 0.3, 0.2))
+        scored = CompensatedAccuracy(Compensation(), moved, (None,) * len(moved))
+        entry.accuracy = entry.accuracy.with_compensated([scored])
+        entries.append(entry)
+    return graphs.write_bundle(tmp_path / "movable.edgeseg", entries)
+
+
+@pytest.mark.parametrize(
+    ("skipped", "expected_ms"),
+    [
+        ("cannot win: its network alone, 10.0 ms, allows 0.550 at most", {"slow_32x48": 33.0, "quick_32x48": 13.0}),
+        ("its flow cannot keep up", {"slow_32x48": 33.0}),
+    ],
+)
+def test_what_could_not_win_with_moved_labels_is_predicted_by_its_network(movable, skipped, expected_ms):
+    entries = (
+        LatencyProfile("slow_32x48", "d", (30.0,) * 4, 5),
+        LatencyProfile("slow_32x48", "d", (33.0,) * 4, 5, compensation=Compensation(), flow_ms=(3.0,)),
+        LatencyProfile("quick_32x48", "d", (10.0,) * 4, 5),
+        LatencyProfile("quick_32x48", "d", (), 0, skipped=skipped, compensation=Compensation()),
+    )
+    profile = DeviceProfile(
+        "cpu", {}, movable.name, movable.digest, 15.0, False, None, 1, entries, "2026-01-01", "edgeseg profile"
+    )
+    rungs = rungs_of(movable, pick(movable, profile, 15.0), LATEST_FRAME)
+    assert {rung.name: pytest.approx(1e3 * rung.median_s) for rung in rungs} == expected_ms
