@@ -122,6 +122,11 @@ class Loop:
             )
             if self.compensation.moves:
                 self._warp = self._warp_stage(check_consistency)
+            if self.schedule.is_faster_than(self.source.fps):
+                _log.warning(
+                    "the schedule %s asks for more than the %.5g frames/s of %s | every frame is computed, as far as "
+                    "there is time: latest-frame does the same", self.schedule.name, self.source.fps, self.source.name,
+                )  # fmt: skip
             stretches = Stretches(self.source.fps, paced=self.source.paced, gap_s=gap_s)
             self._capture = CaptureStage(self.source, stretches, self._take_frame, self._stop)
             self._steps = StepStage(

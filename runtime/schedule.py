@@ -15,6 +15,8 @@ from edgeseg.metrics.streaming import StartRule
 
 FORMS = "latest-frame, shrinking-tail, every-n-th:N, fixed-rate:HZ"
 """What a schedule's name looks like, for messages and help."""
+FASTER = 1.1
+"""A rate that is told or measured may differ by so much from the camera's."""
 _MEMORY = 16
 """Steps whose mean shrinking-tail takes for the next one's latency: long enough against jitter, short enough for heat.
 """
@@ -41,10 +43,11 @@ class Schedule:
         is_whole = self.value is not None and float(self.value).is_integer()
         if self.kind in _WITHOUT_VALUE and self.value is not None:
             raise InputError(f"schedule {self.kind} has no number | got {self.value:g}: leave it out")
+        got = "no number" if self.value is None else f"{self.value:g}"
         if self.kind == "every-n-th" and not (is_whole and 1 <= float(self.value or 0) <= 1000):
-            raise InputError(f"every-n-th takes a whole number from 1 to 1000 | got {self.value}: write every-n-th:3")
+            raise InputError(f"every-n-th takes a whole number from 1 to 1000 | got {got}: write every-n-th:3")
         if self.kind == "fixed-rate" and not 0 < float(self.value or 0) < math.inf:
-            raise InputError(f"fixed-rate takes results per second | got {self.value}: write fixed-rate:5")
+            raise InputError(f"fixed-rate takes results per second | got {got}: write fixed-rate:5")
 
     @classmethod
     def parse(cls, name: str) -> "Schedule":
@@ -65,6 +68,10 @@ class Schedule:
     def name(self) -> str:
         """As `parse` reads it."""
         return self.kind if self.value is None else f"{self.kind}:{self.value:g}"
+
+    def is_faster_than(self, fps: float) -> bool:
+        """Whether it asks for clearly more results than a camera of `fps` gives frames."""
+        return self.kind == "fixed-rate" and (self.value or 0.0) > FASTER * fps
 
     def start_rule(self, fps: float) -> StartRule:
         """A fresh rule for one loop over a camera of `fps`."""

@@ -46,9 +46,10 @@ def _print_summary(report: "RunReport", pick: "Pick | None", *, to_stderr: bool)
     if summary.frames_left or summary.results_left:
         left = f"{summary.frames_left} frames and {summary.results_left} results"
         lines.append(f"left           {left}, when it was stopped")
-    if summary.reconnects or summary.stalls or summary.corrupt_frames:
+    if summary.reconnects or summary.stalls or summary.corrupt_frames or summary.camera_is_lost:
+        away = ", away at the end" if summary.camera_is_lost else ""
         lines.append(
-            f"camera         lost and back {summary.reconnects} times, {summary.stalls} stalls, "
+            f"camera         lost and back {summary.reconnects} times{away}, {summary.stalls} stalls, "
             f"{summary.corrupt_frames} corrupt pictures skipped"
         )
     lines += ["compensation   none"] if summary.compensation is None else _moved(summary.compensation)

@@ -120,4 +120,5 @@ def test_ctrl_c_ends_it_while_the_camera_is_away(bundle, filming):
     _, said = process.communicate(timeout=10)
     assert process.returncode == 130
     assert "results" in said
+    assert "camera         lost and back 0 times, away at the end" in said
     assert "Traceback" not in said

@@ -333,6 +333,14 @@ def test_the_worker_keeps_to_the_schedule(session):
     assert loop.summary.schedule == "every-n-th:4"
 
 
+@pytest.mark.parametrize(("rate", "warnings"), [(10, 0), (10.5, 0), (50, 1)])
+def test_a_rate_that_the_source_does_not_have_is_told(session, caplog, rate, warnings):
+    Loop(session, ScriptedSource(1), schedule=f"fixed-rate:{rate}")
+    assert [line.partition(" |")[0] for line in caplog.messages] == [
+        f"the schedule fixed-rate:{rate} asks for more than the 10 frames/s of scripted"
+    ] * warnings
+
+
 class SkippingFrameOne:
     """A schedule, and its rule, that leaves frame 1 and keeps what it was asked and told."""
 
@@ -341,6 +349,9 @@ class SkippingFrameOne:
     def __init__(self) -> None:
         self.asked: list[tuple[int, float, float]] = []
         self.latencies_s: list[float] = []
+
+    def is_faster_than(self, fps: float) -> bool:
+        return False
 
     def start_rule(self, fps: float) -> "SkippingFrameOne":
         assert fps == ScriptedSource.fps
