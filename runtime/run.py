@@ -83,7 +83,7 @@ def run_loop(
     compensation: Compensation | None = None,
     rate: str | None = None,
     check_consistency: bool = False,
-    viewer: Callable[[Loop], "Viewer"] | None = None,
+    viewer: Callable[[Loop], "AbstractContextManager[Viewer]"] | None = None,
     watchdog: Callable[[Loop], AbstractContextManager[object]] | None = None,
     on_failure: Callable[[RunReport], None] | None = None,
 ) -> RunReport:

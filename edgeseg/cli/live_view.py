@@ -1,7 +1,7 @@
-"""`edgeseg run --serve`: the port is opened, and what is wrong with it said, before anything is measured."""
+"""`edgeseg run --serve`: it answers, or what is wrong is said, before anything is measured."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -9,15 +9,29 @@ import click
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
+    from edgeseg.classes import ClassSet
     from edgeseg.runtime.loop import Loop
     from edgeseg.runtime.viewer import Viewer
 
 
+SERVING_S = 5.0
+"""How long the server may take to start before the rest goes on: it would take time from what is measured."""
+
+
 @contextmanager
 def live_view(
-    serve: str | None, *, token: str | None, token_file: str | None, tls_cert: str | None, tls_key: str | None
-) -> Iterator["Callable[[Loop], Viewer] | None"]:
-    """What makes the live view of a loop, on a port that is open for the time of the block; None without `--serve`.
+    serve: str | None,
+    *,
+    classes: "ClassSet",
+    token: str | None,
+    token_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+) -> Iterator["Callable[[Loop], AbstractContextManager[Viewer]] | None"]:
+    """The live view, which says that it is starting until it is told a loop; None without `--serve`.
+
+    Args:
+        classes: the bundle's.
 
     Raises:
         InputError: as `edgeseg.runtime.viewer.listen`, or an option without `--serve`.
@@ -36,11 +50,19 @@ def live_view(
     require("aiohttp.web", extra="live")
     require("prometheus_client", extra="live")
     listener = listen(Serving.parse(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key))
-    try:
+    with Viewer(None, listener, classes=classes) as view:
         note = "" if listener.token is None else ", opened with ?token=..."
         click.echo(f"live view  {listener.url}{note}", err=True)
         if not listener.is_loopback and listener.tls_cert is None:
             click.echo("live view  the token and the pictures travel unencrypted without --tls-cert", err=True)
-        yield lambda loop: Viewer(loop, listener)
-    finally:
-        listener.close()
+        view.wait_until_serving(SERVING_S)
+
+        @contextmanager
+        def following(loop: "Loop") -> Iterator["Viewer"]:
+            view.follow(loop)
+            try:
+                yield view
+            finally:
+                view.close()
+
+        yield following

@@ -146,7 +146,7 @@ def command(
     click.get_current_context().with_resource(_logging(as_json=log_json, everything=bool(log_json or summary_every)))
     opened = Bundle.open(bundle_path(bundle))
     viewer = click.get_current_context().with_resource(
-        live_view(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
+        live_view(serve, classes=opened.classes, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
     )
     failed: list[RunReport] = []
     service = ServiceNotifier.from_environment(os.environ)

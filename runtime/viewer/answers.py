@@ -38,12 +38,14 @@ def state(shown: Shown, board: BoardReader) -> dict[str, Any]:
 
 def health(board: BoardReader, stale_s: float) -> dict[str, Any]:
     """Whether labels come: `ok`, `starting` before the first ones, or `stale` when the network gave no new ones for
-    `stale_s` seconds. Old ones that are still moved along with the camera's frames are results, and not new labels."""
+    `stale_s` seconds, counted from when the loop was there. Old ones that are still moved along with the camera's
+    frames are results, and not new labels."""
     figures = board.figures()
     without_s = board.without_labels_s(figures)
+    has_begun = figures.number or board.facts_number
     status = "ok" if figures.number else "starting"
     return {
-        "status": status if without_s <= stale_s else "stale",
+        "status": "stale" if has_begun and without_s > stale_s else status,
         "seconds_since_new_labels": round(without_s, 3) if figures.number else None,
         "seconds_since_result": round(board.silent_s(figures), 3) if figures.number else None,
         "results": figures.number,

@@ -90,7 +90,7 @@ class Board:
 
     Args:
         memory: `MEMORY_BYTES` of zeros.
-        facts: what runs, as `edgeseg.runtime.viewer.facts.loop_facts`.
+        facts: what runs, as `edgeseg.runtime.viewer.facts.loop_facts`; None: nothing as yet.
         picture_facts: what goes with a picture beside it.
         tell_server: says that what the server has asked for is there; never waits.
         clock: seconds, as the server's.
@@ -99,7 +99,7 @@ class Board:
     def __init__(
         self,
         memory: mmap.mmap,
-        facts: Callable[[], dict[str, Any]],
+        facts: Callable[[], dict[str, Any] | None],
         picture_facts: Callable[[Offered], dict[str, Any]],
         tell_server: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -117,6 +117,11 @@ class Board:
         self._step, self._age = Histogram(), Histogram()
         self._has_complained = False
         self.newest: Offered | None = None
+        self._write_figures()
+
+    def begin(self) -> None:
+        """A loop that comes later is there now: from now on its first result is waited for."""
+        self._offered_s = self._labels_s = self._clock()
         self._write_figures()
 
     def offer(self, result: Result) -> None:
@@ -152,11 +157,15 @@ class Board:
         self._tell_server()
 
     def write_facts(self) -> None:
-        """Write down what runs, for the server."""
-        text = json.dumps(self._facts(), allow_nan=False).encode()
+        """Write down what runs, for the server, when something does."""
+        facts = self._facts()
+        if facts is None:
+            return
+        text = json.dumps(facts, allow_nan=False).encode()
         if len(text) > POINTS_AT - FACTS_AT:
             raise ValueError(f"what runs takes {len(text)} bytes to tell")
-        self._facts_record.write(self._memory, FACTS_LENGTH.pack(len(text)), text, FACTS_AT)
+        with self._lock:
+            self._facts_record.write(self._memory, FACTS_LENGTH.pack(len(text)), text, FACTS_AT)
         self._tell_server()
 
     def begin_anew(self) -> None:

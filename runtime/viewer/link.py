@@ -1,7 +1,8 @@
 """The server's end of the line to the loop's process.
 
 The loop's process sends a byte when what was asked for is there, and nothing else; the server sends lines of JSON:
-`["picture"]`, `["facts"]`, or `["log", level, logger, text]`. When the line ends the other side has ended.
+`["serving"]` once, `["picture"]`, `["facts"]`, or `["log", level, logger, text]`. When the line ends the other side has
+ended.
 """
 
 import asyncio

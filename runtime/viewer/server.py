@@ -62,6 +62,7 @@ class Server:
         runner = self._runner(connections)
         await runner.setup()
         tasks = [asyncio.create_task(connections.accept()), asyncio.create_task(self._link.listen())]
+        self._link.tell("serving")
         try:
             finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in finished:

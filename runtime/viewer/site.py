@@ -113,7 +113,7 @@ class Site:
             try:
                 return await handler(request)
             except TornRecord:
-                return self._refuse(503, "the loop's process does not answer")
+                return self._refuse(503, "the loop has not begun, or its process does not answer")
             except self._web.HTTPException as error:
                 return self._refuse(error.status, error.reason, dict(error.headers))
 

@@ -1,17 +1,20 @@
 """`edgeseg run --serve` as a process, and what it refuses."""
 
+import json
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import pytest
 from click.testing import CliRunner
 
 from edgeseg.cli import main
+from edgeseg.runtime.session import load
 
 pytest.importorskip("aiohttp", reason="the live view needs aiohttp: install edgeseg[live]")
 PLAIN = ("--source", "street", "--configuration", "plain_32x48", "--threads", "1")
@@ -53,6 +56,24 @@ def test_run_serves_and_frees_the_port_at_its_end(bundle):
     assert result.exit_code == 0, result.output
     port = int(re.search(r"live view  http://127\.0\.0\.1:(\d+)/", result.stderr)[1])
     socket.create_server(("127.0.0.1", port)).close()
+
+
+def test_run_says_that_it_is_starting_while_it_measures(bundle, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    told = []
+
+    def measuring(*arguments, **options):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=20)
+        told.append((refused.value.code, json.loads(refused.value.read())["status"]))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr("edgeseg.runtime.session.load", measuring)
+    monkeypatch.setattr("edgeseg.runtime.viewer.live_view.is_process_possible", lambda: False)
+    result = CliRunner().invoke(main, ["run", str(bundle.root), *PLAIN, "--serve", str(port), "--frames", "2"])
+    assert result.exit_code == 0, result.output
+    assert told == [(503, "starting")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -106,7 +106,9 @@ def tiny_session(bundle: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def make_view(tiny_session: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """(token, limits, fps_max, stale_s, cert and key, in_process) -> context manager of a `View`.
+    """(token, limits, fps_max, stale_s, cert and key, in_process, later) -> context manager of a `View`.
+
+    `later`: of one that has not been told its loop.
 
     The server is a thread, as on systems where it cannot be a process: a process takes a second to start.
     """
@@ -119,13 +121,15 @@ def make_view(tiny_session: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         cert: Any = None,
         key: Any = None,
         in_process: bool = False,
+        later: bool = False,
         **options: float,
     ) -> Iterator[View]:
         monkeypatch.setattr(live_view, "is_process_possible", lambda: in_process)
         source, viewers = HeldSource(), []
         loop = Loop(tiny_session, source, on_result=lambda result: viewers[0].show(result))
         serving = Serving(0, token=token, tls_cert=cert, tls_key=key)
-        viewer = Viewer(loop, serving, limits=limits, **options)
+        classes = tiny_session.classes if later else None
+        viewer = Viewer(None if later else loop, serving, limits=limits, classes=classes, **options)
         viewers.append(viewer)
         with loop, viewer:
             yield View(loop, source, viewer)

@@ -128,6 +128,20 @@ def test_labels_that_are_published_again_are_no_sign_of_health(pair):
     assert health_of(pair) == ("ok", 0.0, 0.0, 7)
 
 
+def test_health_is_starting_until_there_is_a_loop_and_then_for_as_long_as_results_may_take(pair):
+    told, pair.facts = pair.facts, None
+    pair.board.begin_anew()
+    pair.now += 60.0
+    assert health_of(pair)[0] == "starting"
+    pair.board.begin()
+    pair.facts = told
+    pair.board.write_facts()
+    pair.now += 4.9
+    assert health_of(pair)[0] == "starting"
+    pair.now += 0.2
+    assert health_of(pair)[0] == "stale"
+
+
 def test_figures_count_all_results(pair):
     for step_ms in (0.5, 20.0, 9000.0):
         pair.board.offer(made(step_ms=step_ms))

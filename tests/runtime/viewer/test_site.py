@@ -260,6 +260,26 @@ def test_token_and_pictures_go_over_tls(make_view, make_certificate):
             assert decoded(answer.read()).shape == (32, 48, 3)
 
 
+def test_a_view_without_a_loop_says_that_it_starts_and_shows_the_one_that_comes(make_view, graphs):
+    with make_view(later=True, stale_s=0.01) as view:
+        assert view.viewer.wait_until_serving(20)
+        answer = view.get("/healthz")
+        assert (answer.status, json.loads(answer.body)["status"]) == (503, "starting")
+        assert [view.get(path).status for path in ("/", "/snapshot.png", "/metrics", "/layers")] == [200, 503, 503, 503]
+        view.viewer.follow(view.loop)
+        view.give()
+        about, [(state, _, labels)] = asyncio.run(layers_of(view, 1))
+        assert [entry["name"] for entry in about["classes"]] == list(graphs.classes.names)
+        assert (about["source"], state["number"], labels.shape) == ("rtsp://camera/1", 1, (32, 48))
+        with pytest.raises(InputError, match="shows one loop"):
+            view.viewer.follow(view.loop)
+
+
+def test_a_view_without_a_loop_needs_classes():
+    with pytest.raises(InputError, match="got neither"):
+        Viewer(None, Serving(0))
+
+
 @pytest.mark.parametrize("options", [{"fps_max": 0}, {"stale_s": -1}])
 def test_viewer_refuses_a_rate_or_time_that_is_not_positive(view, options):
     with pytest.raises(InputError, match="are positive"):
