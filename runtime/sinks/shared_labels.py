@@ -120,10 +120,14 @@ class SharedLabels:
             ) from error
         if record is None:
             return None
-        *told, height, width, age_s, source_index, name = struct.unpack(RESULT_FORMAT, record.head)
+        index, captured_at, published_at, stands_for, height, width, age_s, source_index, name = struct.unpack(
+            RESULT_FORMAT, record.head
+        )
         labels = np.frombuffer(bytearray(record.payload), np.uint8).reshape(height, width)
         configuration = name.rstrip(b"\0").decode(errors="replace")
-        return SharedResult(record.number, *told, age_s, source_index, configuration, labels)
+        return SharedResult(
+            record.number, index, captured_at, published_at, stands_for, age_s, source_index, configuration, labels
+        )
 
     def wait_newer(self, sequence: int, *, timeout_s: float) -> SharedResult | None:
         """The newest result when it is newer than `sequence`, waiting for it; None after `timeout_s` seconds."""
