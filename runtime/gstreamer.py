@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from edgeseg.errors import InputError, SourceError
+from edgeseg.errors import InputError, MissingPackageError
 from edgeseg.runtime.camera import DEFAULT_CAMERA_FPS, CameraSource, Reconnection
 from edgeseg.runtime.capture import Capture, DeviceCapture
 from edgeseg.runtime.jetson.board_files import ROOT, is_jetson
@@ -94,7 +94,8 @@ class GStreamerSource(CameraSource):
     """A camera behind a GStreamer pipeline; arguments and errors as of `pipeline` and `CameraSource`.
 
     Raises:
-        SourceError: this OpenCV has no GStreamer, the pipeline does not start, or it gives no BGR or BGRx.
+        MissingPackageError: this OpenCV has no GStreamer.
+        SourceError: the pipeline does not start, or it gives no BGR or BGRx.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class GStreamerSource(CameraSource):
     ) -> None:
         described, name = pipeline(source, fps=fps, size_hw=size_hw), public_name(source)
         if not has_gstreamer():
-            raise SourceError(
+            raise MissingPackageError(
                 f"{name} needs an OpenCV with GStreamer | OpenCV {cv2.__version__} in {cv2.__file__} has none, "
                 "as none of pip's has | take the system's python3-opencv; on a Jetson jetson/setup.sh does"
             )
