@@ -174,6 +174,7 @@ class CameraSource(Source):
             _log.warning(
                 "%s: %.3g frames/s come, %.3g were %s | where that lasts: --fps %.3g",
                 self.name, fps, self.fps, self.fps_origin, fps,
+                extra=event("camera_rate", source=self.name, fps=round(fps, 3), expected_fps=self.fps),
             )  # fmt: skip
 
     def _note_stall(self) -> None:

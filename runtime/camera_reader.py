@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeseg.runtime.capture import Capture, CaptureLost, CorruptPicture
 from edgeseg.runtime.damage import PredictedFromDamage
+from edgeseg.runtime.run_log import event
 from edgeseg.runtime.slot import POLL_S
 
 RATE_PICTURES, RATE_S = 8, 0.5
@@ -211,11 +212,12 @@ class SkippedPictures:
         now_s = self._clock()
         if not self._untold or (self._told_at_s is not None and now_s - self._told_at_s < TOLD_EVERY_S):
             return
+        told = event("camera_corrupt", source=self._name, pictures=self._untold, reason=self._reason)
         if self._told_at_s is None:
-            _log.warning("%s: a picture is skipped | %s", self._name, self._reason)
+            _log.warning("%s: a picture is skipped | %s", self._name, self._reason, extra=told)
         else:
             _log.warning(
                 "%s: %d more pictures were skipped in %.0f s | the last: %s",
-                self._name, self._untold, now_s - self._told_at_s, self._reason,
+                self._name, self._untold, now_s - self._told_at_s, self._reason, extra=told,
             )  # fmt: skip
         self._told_at_s, self._untold = now_s, 0

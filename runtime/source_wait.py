@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from edgeseg.errors import SourceError
 from edgeseg.runtime.camera import Reconnection
+from edgeseg.runtime.run_log import event
 from edgeseg.runtime.source import Source
 
 _log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def open_when_there(
             if left_s <= 0:
                 raise
             reason, wait_s = str(error).partition(" | ")[0], min(wait_s, left_s)
-            _log.warning("%s | waiting for it, next try in %.3g s", reason, wait_s)
+            told = event("camera_awaited", reason=reason, next_try_s=round(wait_s, 3))
+            _log.warning("%s | waiting for it, next try in %.3g s", reason, wait_s, extra=told)
             if on_wait is not None:
                 on_wait(reason)
         wait(wait_s)

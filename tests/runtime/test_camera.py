@@ -447,6 +447,8 @@ def test_a_camera_is_told_of_that_gives_another_rate_than_it_tells(told, is_othe
     assert source.read(stop) is not None
     warned = [line for line in caplog.messages if "10 frames/s come, 25 were told | where that lasts: --fps 10" in line]
     assert len(warned) == is_other
+    events = [(record.fields["event"], record.fields["expected_fps"]) for record in caplog.records]
+    assert events == [("camera_rate", 25.0)] * is_other
     assert source.fps == told
     capture.released.set()
     source.close()

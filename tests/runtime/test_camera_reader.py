@@ -48,3 +48,5 @@ def test_the_log_tells_of_the_first_skipped_picture_and_of_others_together(caplo
     skipped.tell()
     skipped.tell()
     assert caplog.messages[1:] == ["camera: 99 more pictures were skipped in 10 s | the last: damaged"]
+    told = [(record.fields["event"], record.fields["pictures"]) for record in caplog.records]
+    assert told == [("camera_corrupt", 1), ("camera_corrupt", 99)]

@@ -30,6 +30,8 @@ def test_a_camera_that_boots_later_is_waited_for_with_waits_that_double(caplog):
     assert camera.opened(most_wait_s=30.0) is camera
     assert camera.waits_s == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
     assert caplog.messages[0] == "camera 0 cannot be opened | waiting for it, next try in 0.5 s"
+    told = {"event": "camera_awaited", "reason": "camera 0 cannot be opened", "next_try_s": 0.5}
+    assert caplog.records[0].fields == told
 
 
 @pytest.mark.parametrize(("give_up_s", "waits_s"), [(0.0, []), (5.0, [0.5, 1.0, 2.0, 1.5])])
