@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -122,3 +123,34 @@ def test_ctrl_c_ends_it_while_the_camera_is_away(bundle, filming):
     assert "results" in said
     assert "camera         lost and back 0 times, away at the end" in said
     assert "Traceback" not in said
+
+
+def test_the_service_manager_hears_that_the_camera_is_waited_for_and_tried_again(bundle, filming, tmp_path):
+    filming.refuses = True
+    command = [sys.executable, "-m", "edgeseg", "run", str(bundle.root), "--source", filming.url, *PLAIN, "--wait",
+               "--fps", "50"]  # fmt: skip
+    environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(environment["NOTIFY_SOCKET"])
+        manager.settimeout(20)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+        def hears(words: str) -> None:
+            while words not in manager.recv(4096).decode():
+                assert process.poll() is None
+
+        try:
+            hears("EXTEND_TIMEOUT_USEC=900000000\nSTATUS=http")
+            filming.refuses = False
+            hears("READY=1")
+            filming.refuses = True
+            filming.cut()
+            hears("WATCHDOG=1\nSTATUS=lost the camera")
+            hears("WATCHDOG=1")
+            filming.refuses = False
+            hears("STATUS=running plain_32x48")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=10)
+        finally:
+            process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
