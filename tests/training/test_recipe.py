@@ -10,7 +10,7 @@ from edgeseg.training.losses import LOSSES
 from edgeseg.training.recipe import Recipe
 from edgeseg.training.recipe_file import load_recipe, parse_recipe, shipped_recipes
 
-SHIPPED = ["camvid", "cityscapes", "street-tiny", "street-vit"]
+SHIPPED = ["camvid", "camvid-vit", "cityscapes", "street-tiny", "street-vit"]
 
 
 def test_the_recipes_are_shipped() -> None:
