@@ -21,8 +21,9 @@ else:
 def shipped_recipes() -> dict[str, str]:
     """TOML text of each recipe in the package, by name."""
     folder = resources.files("edgeseg.training") / "recipes"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".toml"))
-    return {name.removesuffix(".toml"): (folder / name).read_text(encoding="utf-8") for name in names}
+    files = (entry.name for entry in folder.iterdir())
+    names = sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml"))
+    return {name: (folder / f"{name}.toml").read_text(encoding="utf-8") for name in names}
 
 
 _OF_QAT = ("lr", "min_lr", "schedule", "steps", "warmup_steps")

@@ -84,7 +84,7 @@ def test_more_starts_than_frames_are_refused() -> None:
 
 
 def test_unknown_recipe_lists_the_shipped_ones() -> None:
-    with pytest.raises(InputError, match=r"no recipe 'kitti' \| shipped: camvid, cityscapes, street-tiny"):
+    with pytest.raises(InputError, match=r"no recipe 'kitti' \| shipped: camvid, camvid-vit, cityscapes, street-tiny"):
         load_recipe("kitti")
 
 
