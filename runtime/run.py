@@ -15,6 +15,7 @@ from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.loop_session import LoopSession
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.run_log import logged_every
+from edgeseg.runtime.side_thread import beside
 from edgeseg.runtime.sinks import JsonLines, Sink, SinkSummary, overlay_video, sinking
 from edgeseg.runtime.sinks.base import time_of
 from edgeseg.runtime.sinks.threads import BREAK_OFF_S, SinkThreads
@@ -175,9 +176,8 @@ def run_loop(
 @contextmanager
 def _ended_after(seconds: float, loop: Loop) -> Iterator[None]:
     """Tell `loop` to stop when so much time has passed, unless the block is left before."""
-    over = threading.Event()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         left_s = seconds
         while left_s > 0:
             if over.wait(left_s):
@@ -186,13 +186,8 @@ def _ended_after(seconds: float, loop: Loop) -> Iterator[None]:
             left_s = seconds - now.seconds if now.frames_captured else 0.0
         loop.tell_to_stop()
 
-    thread = threading.Thread(target=watch, name="edgeseg-deadline", daemon=True)
-    thread.start()
-    try:
+    with beside("edgeseg-deadline", watch):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _report(

@@ -6,7 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING
+
+from edgeseg.runtime.side_thread import beside
 
 if TYPE_CHECKING:
     from edgeseg.runtime.result import LoopSummary
@@ -59,19 +62,13 @@ def logged_every(seconds: float, summary: "Callable[[], LoopSummary]") -> Iterat
 
     The message tells results, frames per second and age; the field `summary` of the record has all of it.
     """
-    stop = threading.Event()
-    thread = threading.Thread(target=_log_until, args=(stop, seconds, summary), name="edgeseg-summary", daemon=True)
-    thread.start()
-    try:
+    with beside("edgeseg-summary", partial(_log_until, seconds, summary)):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
-def _log_until(stop: threading.Event, seconds: float, summary: "Callable[[], LoopSummary]") -> None:
+def _log_until(seconds: float, summary: "Callable[[], LoopSummary]", over: threading.Event) -> None:
     results, at_s = 0, 0.0
-    while not stop.wait(seconds):
+    while not over.wait(seconds):
         now = summary()
         passed_s = now.seconds - at_s
         lately_fps = (now.results - results) / passed_s if passed_s > 0 else 0.0

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from edgeseg.runtime.side_thread import beside
+
 if TYPE_CHECKING:
     from edgeseg.runtime.loop import Loop
     from edgeseg.runtime.result import Result
@@ -92,20 +94,14 @@ class ServiceNotifier:
     @contextmanager
     def watching(self, loop: "Loop") -> Iterator[None]:
         """Look after `loop` now and then, until the block ends: `on_wait`."""
-        over = threading.Event()
         period_s = LOOKS_EVERY_S if self._watchdog_s is None else self._watchdog_s / PINGS_PER_TIMEOUT
 
-        def look() -> None:
+        def look(over: threading.Event) -> None:
             while not over.wait(period_s):
                 self.on_wait(loop)
 
-        thread = threading.Thread(target=look, name="edgeseg-watchdog", daemon=True)
-        thread.start()
-        try:
+        with beside("edgeseg-watchdog", look):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     def stopping(self) -> None:
         """The loop has ended; what is left is closing files."""
