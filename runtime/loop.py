@@ -72,8 +72,9 @@ class Loop:
         schedule: when the worker starts a step, and with which frame; or its name. None: the session's. Frames that
             wait for the network have no tail: with a source that is not paced `shrinking-tail` is `latest-frame`.
         gap_s: seconds without a frame (or three periods of the source, if longer) after which what is remembered of the
-            frames before is void: the state of a network begins anew, and labels are not moved across. The same where
-            capture times go back, and where frames have another size. inf: no time is too long.
+            frames before is void: the state of a network begins anew, and labels are not moved across (until there are
+            new ones they stay as they are, with the fallback `gap`). The same where capture times go back, and where
+            frames have another size. inf: no time is too long.
 
     Raises:
         SourceError, InputError: the source cannot be opened, its frames do not fit the session, the rate is unknown, or
@@ -166,8 +167,10 @@ class Loop:
 
     @property
     def waits_for_camera(self) -> bool:
-        """Whether no labels come because the camera is away, and for no other reason such as a step that hangs."""
-        return self.source.is_lost and not self._steps.is_busy
+        """Whether no labels come because the camera is away, and for no other reason such as a step or a callback that
+        hangs."""
+        stages = [self._steps] if self._warp is None else [self._steps, self._warp]
+        return self.source.is_lost and not any(stage.is_busy for stage in stages)
 
     def tell_to_stop(self) -> None:
         """End all stages, and the iteration, without waiting for them: `stop` does. May be called from anywhere."""

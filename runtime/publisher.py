@@ -103,8 +103,10 @@ class Publisher:
             self.log.append(Publication(result.published_at, result.source_index))
         if self._on_result is not None:
             self.is_calling = True
-            self._on_result(result)
-            self.is_calling = False
+            try:
+                self._on_result(result)
+            finally:
+                self.is_calling = False
         else:
             self._results.put(result, wait=self._wait)
 

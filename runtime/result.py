@@ -141,7 +141,7 @@ class LoopSummary:
     """Whether it is lost now, or was when the loop ended."""
     session_events: dict[str, int] = field(default_factory=dict)
     """How often the session was `switched` to another configuration, `restarted` after a step that hung, or `reset`
-    where the video broke off."""
+    where the video broke off, and how often a configuration was `left out` because it could not be loaded."""
     source_fps_origin: str = "told"
     """Where `source_fps` is known from: `Source.fps_origin`."""
     frames_left: int = 0

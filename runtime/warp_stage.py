@@ -125,6 +125,8 @@ class WarpStage:
         self._moved_px_sum = 0.0
         self._checked, self._invalid_share_sum = 0, 0.0
         self._warp_ms, self._source_age_ms = SampleWindow(), SampleWindow()
+        self.is_busy = False
+        """Whether labels are being moved or published."""
 
     def note_source(self, frame: Frame) -> None:
         """The network takes `frame`: it is kept until its labels have come, however late the stage is.
@@ -153,12 +155,14 @@ class WarpStage:
     def run(self, publish: Callable[[Moved], float]) -> None:
         """Publish until closed and empty, or stopped. `publish` returns when the labels could be read."""
         while batch := self._take():
+            self.is_busy = True
             begin = time.perf_counter()
             due = False
             for item in batch:
                 due |= self._add(item)
             if due and (result := self._moved(begin)) is not None:
                 self._count(result, publish(result))
+            self.is_busy = False
 
     def summary(self) -> CompensationSummary:
         """What the stage has done so far."""

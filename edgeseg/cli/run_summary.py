@@ -102,7 +102,7 @@ def _score(report: "RunReport") -> list[str]:
     if report.slamiou_after_first is not None:
         line += f", {report.slamiou_after_first:.3f} from the first labels on"
     if report.predicted_slamiou is not None:
-        line += f", predicted {report.predicted_slamiou:.3f}"
+        line += f", predicted {report.predicted_slamiou:.3f} by the bundle's own video"
     if report.scored_frames < report.frames_with_labels:
         line += f"; interrupted: scored {report.scored_frames} of {report.frames_with_labels} frames"
     return [line]

@@ -54,6 +54,7 @@ class ScriptedSource(Source):
     """Frame i was captured at i * PERIOD_S, and comes when the test lets it."""
 
     name, fps, size_hw, paced = "panned", 1 / PERIOD_S, SIZE_HW, True
+    is_lost = False
 
     def __init__(self, frames: int, indices=None) -> None:
         self.indices = list(indices or range(frames))
@@ -442,3 +443,21 @@ def test_slot_gives_all_that_waits():
         slot.put(item)
     slot.close()
     assert (slot.take_all(), slot.take_all()) == ([1, 2, 3], [])
+
+
+def test_the_loop_does_not_wait_for_a_lost_camera_while_the_callback_hangs(session):
+    called, back, source = threading.Event(), threading.Event(), ScriptedSource(1)
+
+    def hang(result):
+        called.set()
+        assert back.wait(10)
+
+    with Loop(session, source, compensation=Compensation(), on_result=hang) as loop:
+        source.allowed.release()
+        assert called.wait(10)
+        source.is_lost = True
+        for _ in range(20):
+            assert not loop.waits_for_camera
+            time.sleep(0.01)
+        back.set()
+        until(lambda: loop.waits_for_camera)
