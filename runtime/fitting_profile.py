@@ -38,12 +38,7 @@ def fitting_profile(
         compensations: what the pick is to be among; None: those that the bundle has accuracy tables for.
     """
     if profile is not None:
-        given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile, of_bundle=bundle.root)
-        given.check_fits(bundle)
-        if given.device != device:
-            raise InputError(
-                f"the profile is of device {given.device} | got device {device}: measure that one, or load on it"
-            )
+        given = given_profile(bundle, device=device, profile=profile)
         if otherwise := measured_otherwise(given, threads, frame_size_hw):
             _log.warning("the profile %s: latencies may differ", otherwise)
         if given.invalid_reason is not None:
@@ -79,6 +74,22 @@ def fitting_profile(
         compensations=compensations,
         progress=progress,
     )
+
+
+def given_profile(bundle: Bundle, *, device: str, profile: DeviceProfile | Path | str) -> DeviceProfile:
+    """The profile that a user gave, read and found to be of that bundle and device.
+
+    Raises:
+        ArtifactError: it is missing, unreadable, or of another bundle.
+        InputError: it is of another device.
+    """
+    given = profile if isinstance(profile, DeviceProfile) else DeviceProfile.load(profile, of_bundle=bundle.root)
+    given.check_fits(bundle)
+    if given.device != device:
+        raise InputError(
+            f"the profile is of device {given.device} | got device {device}: measure that one, or load on it"
+        )
+    return given
 
 
 def measured_otherwise(

@@ -6,6 +6,7 @@ the machine. All messages, logs, summaries and pages show `public_name`.
 
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 from edgeseg.errors import InputError
 
@@ -35,6 +36,20 @@ def spelled_out(source: str) -> str:
     if not address:
         raise InputError(f"{source} holds no address | its first line is empty: write the camera's address there")
     return address
+
+
+def files_of(source: str) -> tuple[str, ...]:
+    """Paths of the files or folders that a source is read from, as far as its name tells: for who would write there.
+
+    They are FILE of `@FILE`, and the source itself without `file://`. A name of something else, such as a camera's
+    index, comes as it is.
+
+    Raises:
+        InputError: as of `spelled_out`.
+    """
+    named = spelled_out(source)
+    path = unquote(named.removeprefix("file://")) if named.startswith("file://") else named
+    return (source[1:], path) if source.startswith("@") else (path,)
 
 
 def public_name(source: str) -> str:

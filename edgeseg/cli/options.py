@@ -29,6 +29,18 @@ def check_different_files(**paths: str | None) -> None:
         seen[place] = option
 
 
+def check_not_source(source: str, **paths: str | None) -> None:
+    """Refuse options that name the file that a source is read from, however that is spelled, or the same file twice.
+
+    Raises:
+        InputError: the message names both options; or the file of an `@FILE` cannot be read.
+    """
+    from edgeseg.runtime.source_address import files_of
+
+    for path in files_of(source):
+        check_different_files(source=path, **paths)
+
+
 def parse_size_hw(text: str) -> tuple[int, int]:
     """`360x480` -> (360, 480): height, then width.
 

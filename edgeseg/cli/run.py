@@ -11,6 +11,8 @@ from edgeseg.cli.options import FRAME_RATE
 from edgeseg.cli.sink_options import SinkArguments, sink_options
 
 if TYPE_CHECKING:
+    from edgeseg.bundle import Bundle
+    from edgeseg.config import Compensation
     from edgeseg.runtime.result import Result
 
 
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 @click.option("--fps", type=FRAME_RATE, help="Frame rate of the source.  [default: its own]")
 @camera_options
 @click.option("--wait", is_flag=True,
-              help="Wait for a source that cannot be opened yet, such as a camera that boots later than this machine. "
-              "It is tried again as a lost one is, for ever or as long as --give-up says.")  # fmt: skip
+              help="Wait for a camera or stream that cannot be opened yet, such as one that boots later than this "
+              "machine. It is tried again as a lost one is, for ever or as long as --give-up says.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.")
 @click.option("--split", help="Split of a data set.  [default: val]")
 @click.option("--no-pace", is_flag=True, help="As fast as possible, every frame, instead of at the source's rate.")
@@ -52,7 +54,8 @@ if TYPE_CHECKING:
               help="Tell the share of such pixels; they keep the label at their place. "
               "Doubles the flow's time.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(1), help="Stop after so many results.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), help="Stop after so many seconds.")
+@click.option("--seconds", type=click.FloatRange(0, min_open=True),
+              help="Stop after so many seconds from the first frame on; what --wait waits is not counted.")  # fmt: skip
 @sink_options
 @click.option("--summary-every", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="Log the summary so often, on standard error.")  # fmt: skip
@@ -113,13 +116,14 @@ def command(
     from edgeseg.cli.live_view import live_view
     from edgeseg.cli.options import measuring_bar
     from edgeseg.cli.run_summary import print_report
+    from edgeseg.config import UNCOMPENSATED
     from edgeseg.errors import InputError
     from edgeseg.runtime.kept_session import keep
     from edgeseg.runtime.run import RunReport, run_loop
     from edgeseg.runtime.schedule import SHRINKING_TAIL, Schedule
     from edgeseg.runtime.service_notify import ServiceNotifier, notifying
-    from edgeseg.runtime.session import load
-    from edgeseg.runtime.source import open_source
+    from edgeseg.runtime.session import compensation_of, load
+    from edgeseg.runtime.source import is_camera, open_source
     from edgeseg.runtime.source_wait import open_when_there
     from edgeseg.shipped import bundle_path
 
@@ -143,8 +147,16 @@ def command(
             "one out"
         )
     written.check_source(source)
+    if wait and not is_camera(source):
+        raise InputError(f"--wait: for cameras and streams | got {source}: leave it out")
+    moving = None if compensation is None else compensation_of(compensation)
+    check_moved = partial(_check_moved, mark_invalid=mark_invalid, rate=rate, check_consistency=check_consistency)
+    if moving is not None or configuration is not None:
+        check_moved(moving or UNCOMPENSATED)
     click.get_current_context().with_resource(_logging(as_json=log_json, everything=bool(log_json or summary_every)))
     opened = Bundle.open(bundle_path(bundle))
+    _check_names(opened, configuration=configuration, profile=profile, device=device, threads=threads)
+    written.check_places(opened.classes)
     viewer = click.get_current_context().with_resource(
         live_view(serve, classes=opened.classes, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
     )
@@ -167,7 +179,7 @@ def command(
                 profile=profile,
                 threads=threads,
                 frame_size_hw=camera.size_hw,
-                compensation=compensation,
+                compensation=moving,
                 schedule=scheduled,
                 progress=measuring,
             )
@@ -176,8 +188,7 @@ def command(
             _live_line() as shown,
             notifying(shown, service) as progress,
         ):
-            if mark_invalid and not session.compensation.moves:
-                raise InputError("--mark-invalid marks pixels of moved labels | name how: --compensation MODE")
+            check_moved(session.compensation)
             report = run_loop(
                 session,
                 camera,
@@ -204,6 +215,42 @@ def command(
     print_report(report, picked.pick, as_json=as_json, to_stderr=written.to_stdout)
     if report.interruption is not None:
         raise report.interruption
+
+
+def _check_names(
+    bundle: "Bundle", *, configuration: str | None, profile: str | None, device: str, threads: int | None
+) -> None:
+    """Refuse what `load` would refuse, as far as that needs no camera: one may be hours away.
+
+    Raises:
+        EdgesegError: as of `load`.
+    """
+    from edgeseg.runtime.backends.base import runner_class
+    from edgeseg.runtime.fitting_profile import given_profile
+    from edgeseg.runtime.threads import checked_threads
+
+    runner_class(device)
+    checked_threads(threads)
+    if configuration is not None:
+        bundle.configuration(configuration)
+    if profile is not None:
+        given_profile(bundle, device=device, profile=profile)
+
+
+def _check_moved(
+    compensation: "Compensation", *, mark_invalid: bool, rate: str | None, check_consistency: bool
+) -> None:
+    """Refuse options of moved labels where none are moved.
+
+    Raises:
+        InputError: the message says which.
+    """
+    from edgeseg.errors import InputError
+    from edgeseg.runtime.warp_stage import chosen_rate
+
+    if mark_invalid and not compensation.moves:
+        raise InputError("--mark-invalid marks pixels of moved labels | name how: --compensation MODE")
+    chosen_rate(rate, compensation, check_consistency=check_consistency)
 
 
 def _logging(*, as_json: bool, everything: bool) -> AbstractContextManager[None]:

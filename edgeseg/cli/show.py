@@ -67,7 +67,7 @@ def command(
     import json
 
     from edgeseg.bundle import Bundle
-    from edgeseg.cli.options import check_different_files
+    from edgeseg.cli.options import check_different_files, check_not_source
     from edgeseg.cli.show_tokens import TokenChoice, show_tokens
     from edgeseg.errors import InputError
     from edgeseg.runtime.session import load
@@ -87,7 +87,7 @@ def command(
         raise InputError(
             f"camera {public_name(source)} cannot be played again the same | record it, and give the recording"
         )
-    check_different_files(source=source, out=out)
+    check_not_source(source, out=out)
     opened = Bundle.open(bundle_path(bundle))
     name = configuration or _most_accurate(opened)
     recording = open_source(source, fps=fps, paced=False, split=split)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeseg.cli.options import check_different_files, parse_size_hw
+from edgeseg.cli.options import check_not_source, parse_size_hw
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ _OPTIONS = (
     click.option("--palette", is_flag=True, help="Give these files the colours of the classes."),
     click.option("--segment", type=click.FloatRange(1.0), metavar="SECONDS",
                  help="Begin a new video, file of lines and folder so often, with the time in their names."),
-    click.option("--overwrite", is_flag=True, help="Replace a video, lines or labels of an earlier run."),
+    click.option("--overwrite", is_flag=True,
+                 help="Replace a video, lines or labels of an earlier run. Names with the time are never taken: "
+                 "it has no effect on them."),
     click.option("--shared-memory", metavar="NAME",
                  help="Keep the newest labels in shared memory for another process."),
 )  # fmt: skip
@@ -63,7 +65,17 @@ class SinkArguments:
 
     def check_source(self, source: str) -> None:
         """Refuse to write over the source, or one file over another."""
-        check_different_files(source=source, save=self.save, json_lines=self.json_lines, save_labels=self.save_labels)
+        check_not_source(source, save=self.save, json_lines=self.json_lines, save_labels=self.save_labels)
+
+    def check_places(self, classes: "ClassSet") -> None:
+        """Refuse what `sinks` would refuse, as far as that needs no source: one may be hours away.
+
+        Raises:
+            InputError: as of `sinks`.
+        """
+        # No place depends on the rate or the size.
+        video, others = self._made(classes, paced=True, fps=1.0, size_hw=(2, 2))
+        _check(video, others)
 
     def sinks(self, source: "Source", classes: "ClassSet") -> "tuple[Sink | None, list[Sink]]":
         """The sink of the video, and the others: not open, but checked, so that a mistake is told before the work.
@@ -71,22 +83,34 @@ class SinkArguments:
         Raises:
             InputError: a place cannot be written, or holds an earlier recording.
         """
+        from edgeseg.runtime.sinks.video import warn_of_mpeg_4
+
+        video, others = self._made(classes, paced=source.paced, fps=source.fps, size_hw=source.size_hw)
+        _check(video, others)
+        if video is not None:
+            warn_of_mpeg_4(video.name)
+        return video, others
+
+    def _made(
+        self, classes: "ClassSet", *, paced: bool, fps: float, size_hw: tuple[int, int]
+    ) -> "tuple[Sink | None, list[Sink]]":
+        """The sink of the video, and the others, for a source of that rate and size."""
         import sys
 
         from edgeseg.runtime.sinks import JsonLines, LabelImages, SharedLabelsSink
         from edgeseg.runtime.sinks.base import time_of
         from edgeseg.runtime.sinks.json_lines import run_name
         from edgeseg.runtime.sinks.segments import file_sink
-        from edgeseg.runtime.sinks.video import video_format, warn_of_mpeg_4
+        from edgeseg.runtime.sinks.video import video_format
 
-        clock, run = time_of(paced=source.paced, fps=source.fps), run_name()
+        clock, run = time_of(paced=paced, fps=fps), run_name()
 
         def recorded(name: str, make: "Callable[[Path, bool], FileSink]") -> "Sink":
             return file_sink(name, make, time_of=clock, segment_s=self.segment_s, overwrite=self.overwrite)
 
         def video(path: Path, overwrite: bool) -> "FileSink":
-            size_hw = self.save_size_hw or source.size_hw
-            return video_format()(path, source.fps, size_hw, classes, time_of=clock, overwrite=overwrite)
+            shown_hw = self.save_size_hw or size_hw
+            return video_format()(path, fps, shown_hw, classes, time_of=clock, overwrite=overwrite)
 
         def lines(path: Path, overwrite: bool) -> "FileSink":
             return JsonLines(path, overwrite=overwrite, run=run)
@@ -102,11 +126,12 @@ class SinkArguments:
             others.append(recorded(self.save_labels, labels))
         if self.shared_memory is not None:
             others.append(SharedLabelsSink(self.shared_memory))
-        for sink in (*others, *(() if saved is None else (saved,))):
-            sink.check()
-        if saved is not None:
-            warn_of_mpeg_4(saved.name)
         return saved, others
+
+
+def _check(video: "Sink | None", others: "list[Sink]") -> None:
+    for sink in (*others, *(() if video is None else (video,))):
+        sink.check()
 
 
 def sink_options(command: Callable[..., Any]) -> Callable[..., Any]:

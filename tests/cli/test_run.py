@@ -178,6 +178,34 @@ def test_run_refuses_an_earlier_video_before_it_measures_and_keeps_it(bundle, im
     assert (tmp_path / "v.mp4").read_bytes() == b"earlier"
 
 
+@pytest.mark.parametrize("spelling", ["{folder}/a drive.mp4", "file://{folder}/a%20drive.mp4", "@{folder}/address"])
+@pytest.mark.parametrize("option", ["--save", "--json-lines"])
+def test_run_refuses_to_replace_its_source_however_that_is_spelled(bundle, tmp_path, spelling, option):
+    video = tmp_path / "a drive.mp4"
+    video.write_bytes(b"the only recording")
+    (tmp_path / "address").write_text(f"file://{tmp_path}/a%20drive.mp4\n")
+    result = run(bundle.root, "--source", spelling.format(folder=tmp_path), option, video, "--overwrite")
+    assert result.exit_code == 2
+    assert f"--source and {option} are the same file" in result.stderr
+    assert video.read_bytes() == b"the only recording"
+
+
+def test_run_refuses_to_replace_the_file_with_the_address(bundle, tmp_path):
+    (tmp_path / "address").write_text("street\n")
+    result = run(bundle.root, "--source", f"@{tmp_path}/address", "--json-lines", tmp_path / "address", "--overwrite")
+    assert result.exit_code == 2
+    assert "--source and --json-lines are the same file" in result.stderr
+
+
+@pytest.mark.parametrize("option", [("--mark-invalid",), ("--check-consistency",), ("--rate", "camera")])
+@pytest.mark.parametrize("unmoved", [("--compensation", "none"), ("--configuration", "plain_32x48")])
+def test_run_refuses_options_of_moved_labels_before_it_measures(bundle, monkeypatch, option, unmoved):
+    monkeypatch.setattr("edgeseg.runtime.session.load", lambda *_, **__: pytest.fail("loaded"))
+    result = run(bundle.root, "--source", "street", *unmoved, *option)
+    assert result.exit_code == 2
+    assert "moved labels" in result.stderr
+
+
 def test_run_that_is_started_again_and_again_destroys_nothing(bundle, images, tmp_path):
     arguments = (
         bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48",

@@ -95,6 +95,38 @@ def test_run_waits_for_a_camera_that_comes_later_when_told_to(bundle, filming):
     assert json.loads(result.stdout)["results"] >= 3
 
 
+@pytest.mark.parametrize("source", ["street", "missing.mp4"])
+def test_run_does_not_wait_for_what_is_no_camera(bundle, source, monkeypatch):
+    monkeypatch.setattr("edgeseg.runtime.source_wait.open_when_there", lambda *_, **__: pytest.fail("waited"))
+    result = CliRunner().invoke(main, ["run", str(bundle.root), "--source", source, *PLAIN, "--wait"])
+    assert result.exit_code == 2
+    assert f"--wait: for cameras and streams | got {source}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--save", "{folder}/have.mp4"), "have.mp4 exists | --overwrite replaces it"),
+        (("--save", "drive.avi"), "videos are written as .mp4"),
+        (("--save-labels", "/proc/labels"), "/proc/labels cannot be written"),
+        (("--configuration", "nonsense"), "has no configuration 'nonsense'"),
+        (("--profile", "missing.json"), "no device profile at missing.json"),
+        (("--compensation", "forwards"), "unknown compensation 'forwards'"),
+        (("--schedule", "newest"), "unknown schedule 'newest'"),
+        (("--device", "npu"), "unknown device 'npu'"),
+        (("--threads", "100000"), "threads lies between"),
+        (("--compensation", "none", "--mark-invalid"), "--mark-invalid marks pixels of moved labels"),
+    ],
+)
+def test_run_tells_of_a_mistake_before_it_waits(bundle, tmp_path, monkeypatch, options, words):
+    monkeypatch.setattr("edgeseg.runtime.source_wait.open_when_there", lambda *_, **__: pytest.fail("waited"))
+    (tmp_path / "have.mp4").write_bytes(b"earlier")
+    given = [option.format(folder=tmp_path) for option in options]
+    result = CliRunner().invoke(main, ["run", str(bundle.root), "--source", "rtsp://cam/1", "--wait", *given])
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
 def test_run_gives_a_camera_up_that_does_not_come(bundle, filming):
     filming.refuses = True
     result = CliRunner().invoke(

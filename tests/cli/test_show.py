@@ -116,6 +116,15 @@ def test_show_exits_with_2_when_an_option_is_wrong(panned_bundle, arguments, wor
     assert words in result.stderr
 
 
+@pytest.mark.parametrize("spelling", ["file://{folder}/v.mp4", "@{folder}/address"])
+def test_show_refuses_to_replace_its_source_however_that_is_spelled(panned_bundle, tmp_path, spelling):
+    (tmp_path / "v.mp4").write_bytes(b"the only recording")
+    (tmp_path / "address").write_text(f"{tmp_path}/v.mp4\n")
+    result = show(panned_bundle.root, "--source", spelling.format(folder=tmp_path), "--out", tmp_path / "v.mp4")
+    assert result.exit_code == 2
+    assert "--source and --out are the same file" in result.stderr
+
+
 def test_no_video_is_left_when_the_source_breaks(panned_bundle, panned, tmp_path):
     import shutil
 
