@@ -169,8 +169,8 @@ class Loop:
     def waits_for_camera(self) -> bool:
         """Whether no labels come because the camera is away, and for no other reason such as a step or a callback that
         hangs."""
-        stages = [self._steps] if self._warp is None else [self._steps, self._warp]
-        return self.source.is_lost and not any(stage.is_busy for stage in stages)
+        is_busy = self._steps.is_busy or (self._warp is not None and self._warp.is_busy)
+        return self.source.is_lost and not is_busy
 
     def tell_to_stop(self) -> None:
         """End all stages, and the iteration, without waiting for them: `stop` does. May be called from anywhere."""
