@@ -23,7 +23,7 @@ _OPTIONS = (
     click.option("--save-size", metavar="HxW", help="Size of the video.  [default: the source's]"),
     click.option("--json-lines", metavar="FILE",
                  help="Write a line of JSON per result, after those of earlier runs; - for standard output."),
-    click.option("--save-labels", metavar="FOLDER", help="Write a PNG file of label values per result."),
+    click.option("--save-labels", metavar="FOLDER", help="Write a PNG file of label values per frame, its newest."),
     click.option("--palette", is_flag=True, help="Give these files the colours of the classes."),
     click.option("--segment", type=click.FloatRange(1.0), metavar="SECONDS",
                  help="Begin a new video, file of lines and folder so often, with the time in their names."),
