@@ -13,7 +13,9 @@ from edgeseg.cli.sink_options import SinkArguments, sink_options
 if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.config import Compensation
+    from edgeseg.device_profile import DeviceProfile
     from edgeseg.runtime.result import Result
+    from edgeseg.runtime.schedule import Schedule
 
 
 @click.command(name="run")
@@ -120,32 +122,19 @@ def command(
     from edgeseg.errors import InputError
     from edgeseg.runtime.kept_session import keep
     from edgeseg.runtime.run import RunReport, run_loop
-    from edgeseg.runtime.schedule import SHRINKING_TAIL, Schedule
+    from edgeseg.runtime.schedule import Schedule
     from edgeseg.runtime.service_notify import ServiceNotifier, notifying
     from edgeseg.runtime.session import compensation_of, load
     from edgeseg.runtime.source import is_camera, open_source
     from edgeseg.runtime.source_wait import open_when_there
     from edgeseg.shipped import bundle_path
 
-    if configuration and profile:
-        raise InputError("--configuration and --profile contradict each other | name one, or let the other pick")
+    scheduled = None if schedule is None else Schedule.parse(schedule)
+    _refuse_contradictions(
+        configuration=configuration, profile=profile, schedule=scheduled, adaptive=adaptive, no_pace=no_pace
+    )
     if as_json and written.to_stdout:
         raise InputError("--json and --json-lines - both write to standard output | give --json-lines a file")
-    scheduled = None if schedule is None else Schedule.parse(schedule)
-    if no_pace and scheduled == SHRINKING_TAIL:
-        raise InputError(
-            "--no-pace and --schedule shrinking-tail contradict each other | frames that wait have no tail: "
-            "leave one out"
-        )
-    if adaptive and configuration:
-        raise InputError(
-            "--adaptive and --configuration contradict each other | name the one to stay with, or let the pick begin"
-        )
-    if adaptive and no_pace:
-        raise InputError(
-            "--adaptive and --no-pace contradict each other | frames that wait make no configuration too slow: leave "
-            "one out"
-        )
     written.check_source(source)
     if wait and not is_camera(source):
         raise InputError(f"--wait: for cameras and streams | got {source}: leave it out")
@@ -155,7 +144,7 @@ def command(
         check_moved(moving or UNCOMPENSATED)
     click.get_current_context().with_resource(_logging(as_json=log_json, everything=bool(log_json or summary_every)))
     opened = Bundle.open(bundle_path(bundle))
-    _check_names(opened, configuration=configuration, profile=profile, device=device, threads=threads)
+    given = _checked_names(opened, configuration=configuration, profile=profile, device=device, threads=threads)
     written.check_places(opened.classes)
     viewer = click.get_current_context().with_resource(
         live_view(serve, classes=opened.classes, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
@@ -176,7 +165,7 @@ def command(
                 device=device,
                 fps=camera.fps,
                 configuration=configuration,
-                profile=profile,
+                profile=given,
                 threads=threads,
                 frame_size_hw=camera.size_hw,
                 compensation=moving,
@@ -217,10 +206,39 @@ def command(
         raise report.interruption
 
 
-def _check_names(
-    bundle: "Bundle", *, configuration: str | None, profile: str | None, device: str, threads: int | None
+def _refuse_contradictions(
+    *, configuration: str | None, profile: str | None, schedule: "Schedule | None", adaptive: bool, no_pace: bool
 ) -> None:
-    """Refuse what `load` would refuse, as far as that needs no camera: one may be hours away.
+    """Refuse options about the same thing of which one alone can be followed.
+
+    Raises:
+        InputError: the message says which, and what to leave out.
+    """
+    from edgeseg.errors import InputError
+    from edgeseg.runtime.schedule import SHRINKING_TAIL
+
+    if configuration and profile:
+        raise InputError("--configuration and --profile contradict each other | name one, or let the other pick")
+    if no_pace and schedule == SHRINKING_TAIL:
+        raise InputError(
+            "--no-pace and --schedule shrinking-tail contradict each other | frames that wait have no tail: "
+            "leave one out"
+        )
+    if adaptive and configuration:
+        raise InputError(
+            "--adaptive and --configuration contradict each other | name the one to stay with, or let the pick begin"
+        )
+    if adaptive and no_pace:
+        raise InputError(
+            "--adaptive and --no-pace contradict each other | frames that wait make no configuration too slow: leave "
+            "one out"
+        )
+
+
+def _checked_names(
+    bundle: "Bundle", *, configuration: str | None, profile: str | None, device: str, threads: int | None
+) -> "DeviceProfile | None":
+    """Refuse what `load` would refuse, as far as that needs no camera: one may be hours away; the profile, read.
 
     Raises:
         EdgesegError: as of `load`.
@@ -233,8 +251,7 @@ def _check_names(
     checked_threads(threads)
     if configuration is not None:
         bundle.configuration(configuration)
-    if profile is not None:
-        given_profile(bundle, device=device, profile=profile)
+    return None if profile is None else given_profile(bundle, device=device, profile=profile)
 
 
 def _check_moved(

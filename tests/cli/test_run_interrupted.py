@@ -1,19 +1,16 @@
 """Ctrl-C and SIGTERM end a run soon, whatever it was doing: scoring, waiting for a camera, hanging in one."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from support.mjpeg_server import MjpegServer
+from support.processes import started
 from support.repeating import repeating
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -21,19 +18,6 @@ SLOW, HANGING = SUPPORT / "slow_to_score.py", SUPPORT / "hanging_step.py"
 PLAIN = ("--configuration", "plain_32x48", "--threads", "1")
 SOON_S = 10.0
 """The aim is 2 s; what hangs here would hang for thirty and more."""
-
-
-@contextmanager
-def started(*command: object) -> Iterator[subprocess.Popen]:
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def read_results(process: subprocess.Popen, count: int) -> None:

@@ -1,39 +1,28 @@
 """What a run leaves behind, however it ends: a video that plays up to the last second, and whole lines."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from support.processes import started
 from support.small_disk import small_disk
 
 av = pytest.importorskip("av")
 FPS = 15
 
 
-@contextmanager
-def started(bundle, folder: Path, *options: str) -> Iterator[subprocess.Popen]:
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "edgeseg", "run", str(bundle.root), "--configuration", "plain_32x48", "--threads",
-            "1", "--source", f"street:96x128@{FPS}", "--save", "v.mp4", "--json-lines", "lines",
-            "--save-labels", "labels", *options,
-        ],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+def recording(bundle, folder: Path, *options: str) -> AbstractContextManager[subprocess.Popen]:
+    """A run that writes a video, lines and label maps into `folder`."""
+    return started(
+        "-m", "edgeseg", "run", bundle.root, "--configuration", "plain_32x48", "--threads", "1", "--source",
+        f"street:96x128@{FPS}", "--save", "v.mp4", "--json-lines", "lines", "--save-labels", "labels", *options,
+        cwd=folder,
     )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def has_lines(folder: Path, count: int) -> bool:
@@ -54,7 +43,7 @@ def last_shown_s(folder: Path) -> float:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_video_and_lines_are_whole_up_to_the_last_second_when_a_signal_ends_the_run(bundle, tmp_path, number):
-    with started(bundle, tmp_path) as process:
+    with recording(bundle, tmp_path) as process:
         deadline = time.monotonic() + 60
         while not has_lines(tmp_path, FPS) and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -76,7 +65,7 @@ def test_video_and_lines_are_whole_up_to_the_last_second_when_a_signal_ends_the_
 
 def test_video_and_lines_are_whole_when_the_disk_is_full(bundle, tmp_path):
     with small_disk(tmp_path, 200_000):
-        with started(bundle, tmp_path, "--no-pace") as process:
+        with recording(bundle, tmp_path, "--no-pace") as process:
             _, stderr = process.communicate(timeout=120)
         assert process.returncode == 2, stderr
         assert "No space left on device" in stderr
