@@ -81,7 +81,8 @@ def _path(
     key = [
         bundle.digest,
         device,
-        fps,
+        # A camera's rate that is measured differs a little from start to start; it decides only what may be skipped.
+        f"{fps:.2g}",
         threads,
         frame_size_hw,
         names,

@@ -32,6 +32,11 @@ def test_quick_measurement_is_picked_by_again_at_the_next_start(start):
     assert start() == []
 
 
+def test_it_is_picked_by_again_when_a_measured_rate_is_a_little_different(start):
+    start(fps=14.97)
+    assert start(fps=15.02) == []
+
+
 @pytest.mark.parametrize("asked", [{"fps": 30}, {"threads": 2}, {"frame_size_hw": (64, 96)}, {"compensation": "none"}])
 def test_it_is_measured_anew_when_something_else_is_asked(start, asked):
     start()
