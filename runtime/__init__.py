@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from edgeseg.runtime.result import LoopSummary, Result
     from edgeseg.runtime.schedule import Schedule
     from edgeseg.runtime.session import Session, load
-    from edgeseg.runtime.source import Frame, Source, open_source
+    from edgeseg.runtime.source import Frame, Source
+    from edgeseg.runtime.source_opening import open_source
 
 _WHERE = {
     "UNCOMPENSATED": "edgeseg.config",
@@ -55,7 +56,7 @@ _WHERE = {
     "Source": "edgeseg.runtime.source",
     "keep": "edgeseg.runtime.kept_session",
     "load": "edgeseg.runtime.session",
-    "open_source": "edgeseg.runtime.source",
+    "open_source": "edgeseg.runtime.source_opening",
     "profile_bundle": "edgeseg.runtime.profiler",
 }
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgeseg.errors import InputError, SourceError
-from edgeseg.runtime.source import Frame, SourceCounts, is_camera, open_source
+from edgeseg.runtime.source import Frame, SourceCounts
 from edgeseg.runtime.source_address import spelled_out
+from edgeseg.runtime.source_opening import is_camera, open_source
 from edgeseg.runtime.v4l2_modes import CameraMode, v4l2_modes
 
 MEASURED_S = 3.0
@@ -50,7 +51,7 @@ def examine_camera(source: str, *, seconds: float = MEASURED_S, **options: Any) 
     """Open a camera or stream, read it for some seconds, and close it.
 
     Args:
-        source: what `edgeseg.runtime.source.open_source` takes as a camera; `options` are its too.
+        source: what `edgeseg.runtime.source_opening.open_source` takes as a camera; `options` are its too.
         seconds: how long to read.
 
     Raises:

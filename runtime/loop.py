@@ -25,7 +25,8 @@ from edgeseg.runtime.publisher import Publisher
 from edgeseg.runtime.result import LoopSummary, Result
 from edgeseg.runtime.schedule import Schedule
 from edgeseg.runtime.slot import LatestSlot
-from edgeseg.runtime.source import Frame, Source, open_source
+from edgeseg.runtime.source import Frame, Source
+from edgeseg.runtime.source_opening import open_source
 from edgeseg.runtime.stage_threads import StageThreads
 from edgeseg.runtime.stages import CaptureStage, StepStage
 from edgeseg.runtime.warp_stage import Finished, WarpStage, chosen_rate
@@ -57,7 +58,7 @@ class Loop:
     Args:
         session: used by the loop alone until it has stopped; it is reset at the start and not closed at the end.
             Without a frame size of its own it takes the source's.
-        source: what `edgeseg.runtime.source.open_source` takes. What the loop opened it also closes.
+        source: what `edgeseg.runtime.source_opening.open_source` takes. What the loop opened it also closes.
         on_result: called on the worker's thread with each result; then there is nothing to iterate over.
         fps: frame rate for the source, as in `open_source`.
         keep_log: keep a `Publication` per result, for `edgeseg.metrics.latency_aware.streaming_scores`.

@@ -41,7 +41,8 @@ _OPTIONS = (
 
 
 def camera_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command these options; it gets them as `camera_arguments`, for `edgeseg.runtime.source.open_source`."""
+    """Give a command these options, which it gets as `camera_arguments`, those of
+    `edgeseg.runtime.source_opening.open_source`."""
 
     @functools.wraps(command)
     def with_camera(

@@ -257,7 +257,7 @@ def _frames_of(source: str, fps: float) -> "list[np.ndarray]":
     import threading
 
     from edgeseg.errors import SourceError
-    from edgeseg.runtime.source import is_camera, open_source
+    from edgeseg.runtime.source_opening import is_camera, open_source
 
     rate = fps if Path(source).is_dir() else None
     opened, stop = open_source(source, fps=rate, paced=is_camera(source)), threading.Event()

@@ -72,8 +72,8 @@ def command(
     from edgeseg.errors import InputError
     from edgeseg.runtime.session import load
     from edgeseg.runtime.show import compensation_video
-    from edgeseg.runtime.source import is_camera, open_source
     from edgeseg.runtime.source_address import public_name
+    from edgeseg.runtime.source_opening import is_camera, open_source
     from edgeseg.shipped import bundle_path
 
     _check_options(image)

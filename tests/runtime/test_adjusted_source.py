@@ -6,7 +6,8 @@ import pytest
 from edgeseg.data.video import Video
 from edgeseg.errors import InputError
 from edgeseg.runtime.adjusted_source import AdjustedSource
-from edgeseg.runtime.source import VideoSource, open_source
+from edgeseg.runtime.source import VideoSource
+from edgeseg.runtime.source_opening import open_source
 
 
 class Corner(Video):

@@ -8,7 +8,7 @@ from edgeseg.errors import InputError, SourceError
 from edgeseg.runtime.frame_iterator import IteratorSource
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.session import load
-from edgeseg.runtime.source import open_source
+from edgeseg.runtime.source_opening import open_source
 
 
 def frame(level: int) -> np.ndarray:

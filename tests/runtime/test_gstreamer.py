@@ -12,7 +12,7 @@ from edgeseg.errors import InputError, MissingPackageError, SourceError
 from edgeseg.runtime import capture as captures
 from edgeseg.runtime import gstreamer
 from edgeseg.runtime.gstreamer import GStreamerSource, has_gstreamer, pipeline
-from edgeseg.runtime.source import is_camera, open_source
+from edgeseg.runtime.source_opening import is_camera, open_source
 from support.jetson_root import write_board
 
 SINK = "appsink drop=true max-buffers=1 sync=false"

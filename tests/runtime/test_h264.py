@@ -9,7 +9,8 @@ import pytest
 
 from edgeseg.errors import SourceError
 from edgeseg.runtime.camera import Reconnection, open_camera
-from edgeseg.runtime.source import SourceCounts, open_source
+from edgeseg.runtime.source import SourceCounts
+from edgeseg.runtime.source_opening import open_source
 from support.repeating import repeating
 from support.rtsp_server import RtspServer
 from support.waiting import until

@@ -4,8 +4,8 @@ import pytest
 
 from edgeseg.errors import InputError
 from edgeseg.runtime.camera_report import examine_camera
-from edgeseg.runtime.source import is_camera, open_source
 from edgeseg.runtime.source_address import public_name, spelled_out
+from edgeseg.runtime.source_opening import is_camera, open_source
 
 
 @pytest.mark.parametrize(

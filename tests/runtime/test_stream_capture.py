@@ -11,7 +11,8 @@ from edgeseg.cli import main
 from edgeseg.errors import SourceError
 from edgeseg.runtime.camera import Reconnection, open_camera
 from edgeseg.runtime.capture import CaptureEnded
-from edgeseg.runtime.source import SourceCounts, open_source
+from edgeseg.runtime.source import SourceCounts
+from edgeseg.runtime.source_opening import open_source
 from edgeseg.runtime.stream_capture import PAUSE_S, StreamCapture
 from support.h264 import write_h264
 from support.web_server import WebServer

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-import edgeseg.runtime.source as source
+import edgeseg.runtime.source_opening as source_opening
 from edgeseg.classes import ClassSet
 from edgeseg.cli.process import run
 from edgeseg.data.video import Video
+from edgeseg.runtime.source import Source, VideoSource
 
 LABELS_S = 0.1
 
@@ -34,13 +35,13 @@ class Slow(Video):
         return np.zeros((32, 48), np.uint8)
 
 
-def open_slow(named: Any, **options: Any) -> source.Source:
+def open_slow(named: Any, **options: Any) -> Source:
     """In the place of `open_source`."""
-    if isinstance(named, source.Source):
+    if isinstance(named, Source):
         return named
-    return source.VideoSource(Slow(), ClassSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255))))
+    return VideoSource(Slow(), ClassSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255))))
 
 
 if __name__ == "__main__":
-    source.open_source = open_slow
+    source_opening.open_source = open_slow
     run()
