@@ -1,17 +1,14 @@
 """Dynamic token pruning (DToP) [Z 5]: easy tokens leave early with the class that an auxiliary head gave them.
 
-- `DynamicPruning`, the source's form: every token at or above a confidence leaves, or the most confident share of them.
-  How many that are depends on the image. It is what networks are trained with, and the reference for accuracy.
+- `edgeseg.models.dynamic_pruning`, the source's form: how many leave depends on the image.
 - `PlannedPruning` (**decided**, for engines): a plan gives the count, the same for every image. Tokens are ranked by
   confidence; the `CONTEXT` most confident of each class that the image shows go last; the first ones leave.
 
-So that what leaves is not missed, context is upheld [Z 5.2.4]: `top-k`: of each class, the k most confident of the
-easy tokens stay; `average`: one more token per class, the mean of its easy ones, goes through the rest of the encoder;
-`remove`: nothing. Images of a batch that keep fewer tokens than others are filled up with tokens that nobody attends
-to. At least one token of an image always goes on.
+`PruningPass` is what both share. So that what leaves is not missed, context is upheld [Z 5.2.4]: of each class some of
+the most confident tokens stay.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -24,35 +21,10 @@ from edgeseg.models.training_outputs import TrainingOutputs
 from edgeseg.models.vit_segmenter import VitSegmenter, to_map
 from edgeseg.token_plan import TokenPlan
 
-CONTEXTS = ("top-k", "average", "remove")
 CONTEXT = 5
 """k: tokens of each class that stay as context [Z 5.3.2]."""
-_FIRST = 128.0
+BEYOND_CERTAINTIES = 128.0
 """More than certainties lie apart."""
-
-
-@dataclass(frozen=True)
-class PruningRule:
-    """Which tokens are easy, and what stays of them."""
-
-    threshold: float
-    """p0: tokens of at least this confidence are easy; none when it is 1."""
-    context: str = "top-k"
-    """One of `CONTEXTS`."""
-    k: int = CONTEXT
-    """Tokens of each class that stay; `top-k` only."""
-    share: float | None = None
-    """Instead of the threshold: this share of the running tokens, the most confident, is easy [Z table 5.5: 0.35]."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 1:
-            raise InputError(f"pruning.threshold out of range | got {self.threshold}, expected more than 0, at most 1")
-        if self.context not in CONTEXTS:
-            raise InputError(f"unknown pruning.context {self.context!r} | known: {', '.join(CONTEXTS)}")
-        if self.k < 1:
-            raise InputError(f"pruning.k out of range | got {self.k}, expected at least 1")
-        if self.share is not None and not 0 < self.share < 1:
-            raise InputError(f"pruning.share out of range | got {self.share}, expected more than 0 and less than 1")
 
 
 class PruningPass(ReductionPass):
@@ -177,78 +149,11 @@ class PlannedPruningPass(PruningPass):
             return tokens
         prediction = self.predict(layer, tokens[:, self.layout.prefix :])
         everyone = torch.ones_like(prediction.certainty)
-        rank = _FIRST * context_tokens(prediction, everyone, self.k) - prediction.certainty
+        rank = BEYOND_CERTAINTIES * context_tokens(prediction, everyone, self.k) - prediction.certainty
         kept = select_highest(rank, self._going[layer])
         self.stages.append(TokenStage(layer, kept, prediction.scores, prediction.certainty))
         self._go_on(kept)
         return take(tokens, after_prefix(kept, self.layout.prefix))
-
-
-class DynamicPruning:
-    """A token reduction whose counts follow from the image.
-
-    Args:
-        rule: None when the heads only listen, to be trained beside a network whose tokens all go through.
-    """
-
-    def __init__(self, heads: PruningHeads, rule: PruningRule | None) -> None:
-        self.heads, self.rule = heads, rule
-
-    def begin(self, layout: TokenLayout) -> "DynamicPruningPass":
-        """A fresh pass over tokens of `layout`."""
-        return DynamicPruningPass(layout, self)
-
-
-class DynamicPruningPass(PruningPass):
-    """One forward pass in the dynamic form; not for graphs."""
-
-    def __init__(self, layout: TokenLayout, pruning: DynamicPruning) -> None:
-        super().__init__(layout, pruning.heads, CONTEXT if pruning.rule is None else pruning.rule.k)
-        self._rule = pruning.rule
-
-    def after_layer(self, layer: int, tokens: Tensor) -> Tensor:
-        if layer not in self.heads.layers:
-            return tokens
-        end = int(tokens.shape[1]) - self._extra
-        first, patches, extra = tokens[:, : self.layout.prefix], tokens[:, self.layout.prefix : end], tokens[:, end:]
-        prediction = self.predict(layer, patches)
-        if self._rule is None:
-            return tokens
-        running = torch.ones_like(prediction.classes, dtype=torch.bool) if self._mask is None else self._mask
-        easy = self._easy(prediction, running)
-        leaves = easy
-        if self._rule.context == "top-k":
-            leaves = easy & (context_tokens(prediction, easy.to(prediction.certainty), self.k) == 0)
-        going = running & ~leaves
-        going |= _least_certain(prediction.certainty, running) & ~going.any(1, keepdim=True)
-        if self._rule.context == "average":
-            extra = self._averages(patches, prediction, running & ~going, extra)
-        kept, self._mask = _fill_up(going)
-        self.counts[layer] = going.sum(1)
-        self._go_on(kept)
-        return torch.cat((first, take(patches, kept), extra), dim=1)
-
-    def _easy(self, prediction: HeadPrediction, running: Tensor) -> Tensor:
-        """bool `(B, n)` of the running tokens."""
-        assert self._rule is not None
-        if self._rule.share is None:
-            # Nobody is entirely sure, even where p rounds to 1.
-            return running & (prediction.confidence >= self._rule.threshold) & (self._rule.threshold < 1)
-        certainty = torch.where(running, prediction.certainty, -_FIRST)
-        order = certainty.argsort(dim=1, descending=True, stable=True)
-        number = (running.sum(1, keepdim=True).double() * self._rule.share).floor()
-        return order.argsort(dim=1) < number
-
-    def _averages(self, patches: Tensor, prediction: HeadPrediction, leaving: Tensor, before: Tensor) -> Tensor:
-        """The tokens `before`, and one for each class that leaves: `(B, e, D)`."""
-        of_class = one_hot(prediction) * leaving.unsqueeze(1)
-        number = of_class.sum(2)
-        average = (of_class @ patches) / number.clamp(min=1).unsqueeze(2)
-        old = torch.ones_like(before[..., 0], dtype=torch.bool) if self._extra_mask is None else self._extra_mask
-        shown = torch.cat((old, number > 0), dim=1)
-        kept, self._extra_mask = _fill_up(shown)
-        self._extra = int(kept.shape[1])
-        return take(torch.cat((before, average), dim=1), kept)
 
 
 def one_hot(prediction: HeadPrediction) -> Tensor:
@@ -265,26 +170,9 @@ def context_tokens(prediction: HeadPrediction, among: Tensor, k: int) -> Tensor:
         among: `(B, n)` of 1 for the tokens that count, else 0.
     """
     of_class = one_hot(prediction) * among.unsqueeze(1)
-    certainty = of_class * (prediction.certainty.unsqueeze(1) + _FIRST)
+    certainty = of_class * (prediction.certainty.unsqueeze(1) + BEYOND_CERTAINTIES)
     least = certainty.topk(min(k, int(certainty.shape[2])), dim=2).values[..., -1:]
     return ((certainty >= least).to(of_class) * of_class).amax(dim=1)
-
-
-def _least_certain(certainty: Tensor, running: Tensor) -> Tensor:
-    """bool `(B, n)`: True for one running token of each image."""
-    lowest = torch.where(running, certainty, _FIRST).argmin(dim=1, keepdim=True)
-    return torch.zeros_like(running).scatter(1, lowest, True)
-
-
-def _fill_up(going: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Indices `(B, k)` of the True of bool `(B, n)`, in order, k being the most of any image; and which are no filling.
-
-    None when there is no filling.
-    """
-    count = int(going.sum(1).max())
-    kept = select_highest(going.float(), count)
-    real = going.gather(1, kept)
-    return kept, None if bool(real.all()) else real
 
 
 def heads_of(network: VitSegmenter) -> PruningHeads:

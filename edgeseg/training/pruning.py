@@ -4,13 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from edgeseg.errors import InputError
+from edgeseg.models.dynamic_pruning import DynamicPruning, PruningRule
 from edgeseg.models.pruning_heads import THRESHOLDS
-from edgeseg.models.token_pruning import DynamicPruning, PruningRule, heads_of
+from edgeseg.models.token_pruning import heads_of
 from edgeseg.models.training_outputs import TrainingOutputs
 from edgeseg.models.vit_segmenter import VitSegmenter
 from edgeseg.training.losses import Loss, at_label_size, cross_entropy
-from edgeseg.training.recipe import PruningRecipe
 from edgeseg.training.segvit_loss import segvit
+from edgeseg.training.token_reduction_recipe import PruningRecipe
 
 
 def prepare_pruning(network: nn.Module, recipe: PruningRecipe) -> None:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgeseg.errors import InputError
+from edgeseg.training.recipe_checks import check_known, check_range
+from edgeseg.training.token_reduction_recipe import PausingRecipe, PruningRecipe
 
 CLASS_WEIGHTS = ("none", "log", "median")
 OPTIMISERS = ("adamw", "sgd")
@@ -32,9 +34,9 @@ class DataRecipe:
     """Options of the data set (simulator only)."""
 
     def __post_init__(self) -> None:
-        _need(min(self.size_hw) >= 8, "data.size_hw", self.size_hw, "at least 8 x 8")
-        _need(self.fps > 0, "data.fps", self.fps, "more than 0")
-        _need(
+        check_range(min(self.size_hw) >= 8, "data.size_hw", self.size_hw, "at least 8 x 8")
+        check_range(self.fps > 0, "data.fps", self.fps, "more than 0")
+        check_range(
             self.train_split != self.val_split, "data.val_split", self.val_split, "another split than data.train_split"
         )
 
@@ -51,7 +53,7 @@ class NetworkRecipe:
     def __post_init__(self) -> None:
         width = self.options.get("width", 1.0)
         number = isinstance(width, (int, float)) and not isinstance(width, bool)
-        _need(number and 0 < width <= 4, "network.width", width, "more than 0 and at most 4")
+        check_range(number and 0 < width <= 4, "network.width", width, "more than 0 and at most 4")
 
 
 @dataclass(frozen=True)
@@ -67,59 +69,13 @@ class CwmRecipe:
     """Patterns of further layers to leave dense."""
 
     def __post_init__(self) -> None:
-        _need(0 <= self.rho <= 1, "cwm.rho", self.rho, "0 to 1")
-        _need(self.align >= 1, "cwm.align", self.align, "at least 1")
-        _one_of("cwm.generator", self.generator, ("bi_step", "random"))
+        check_range(0 <= self.rho <= 1, "cwm.rho", self.rho, "0 to 1")
+        check_range(self.align >= 1, "cwm.align", self.align, "at least 1")
+        check_known("cwm.generator", self.generator, ("bi_step", "random"))
         if self.generator == "random" and self.align != 1:
             raise InputError(
                 f"cwm.align = {self.align} contradicts cwm.generator = 'random' | random masks have no blocks"
             )
-
-
-@dataclass(frozen=True)
-class PausingRecipe:
-    """Patch pausing [C 3.2.2], for networks on a plain ViT; leave the table out for one whose tokens all go through."""
-
-    criterion: str = "entropy"
-    """`entropy`, or `random`: the baseline, trained alike."""
-    layers: tuple[int, ...] = (3, 4, 5, 6, 7, 8, 9)
-    """One of these is drawn per batch; tokens stop after it."""
-    proportions: tuple[float, float] = (0.2, 0.8)
-    """The proportion of tokens that stop is drawn between these."""
-    aux_weight: float = 0.1
-    """Weight of the auxiliary decoder's loss."""
-
-    def __post_init__(self) -> None:
-        low, high = self.proportions
-        _one_of("pausing.criterion", self.criterion, ("entropy", "random"))
-        _need(0 < low <= high < 1, "pausing.proportions", self.proportions, "0 < lowest <= highest < 1")
-        _need(bool(self.layers) and min(self.layers) >= 1, "pausing.layers", self.layers, "layers from 1")
-        _need(self.aux_weight > 0, "pausing.aux_weight", self.aux_weight, "more than 0")
-
-
-@dataclass(frozen=True)
-class PruningRecipe:
-    """Dynamic token pruning [Z 5], for a network with pruning heads (`network.prune_heads`)."""
-
-    mode: str = "retrain"
-    """`direct`: heads are trained beside a network whose tokens all go through, and prune when it is scored;
-    `finetune`: the same checkpoint goes on with pruning, its encoder fixed; `retrain`: everything, with pruning."""
-    threshold: float | None = None
-    """p0; when left out 0.95 for ATM heads, 0.98 for FCN heads."""
-    context: str = "top-k"
-    """`top-k`, `average` or `remove`."""
-    k: int = 5
-    """Tokens of each class that stay as context; `top-k` only."""
-    share: float | None = None
-    """Instead of the threshold: this share of the running tokens leaves."""
-    aux_weight: float = 0.4
-    """Weight of the heads' loss; ATM heads of an ATM network weigh as its own ATMs, 1."""
-
-    def __post_init__(self) -> None:
-        _one_of("pruning.mode", self.mode, ("direct", "finetune", "retrain"))
-        _need(self.aux_weight > 0, "pruning.aux_weight", self.aux_weight, "more than 0")
-        if self.share is not None and self.threshold is not None:
-            raise InputError("recipe: pruning.share contradicts pruning.threshold | set one of them")
 
 
 @dataclass(frozen=True)
@@ -136,10 +92,12 @@ class SequenceRecipe:
     """Frames from the last input to the labels it has to predict (anticipation)."""
 
     def __post_init__(self) -> None:
-        _need(self.length >= 1, "sequence.length", self.length, "at least 1")
-        _need(1 <= self.starts <= self.length, "sequence.starts", self.starts, f"1 to sequence.length ({self.length})")
-        _need(self.frame_stride >= 1, "sequence.frame_stride", self.frame_stride, "at least 1")
-        _need(self.target_offset >= 0, "sequence.target_offset", self.target_offset, "at least 0")
+        check_range(self.length >= 1, "sequence.length", self.length, "at least 1")
+        check_range(
+            1 <= self.starts <= self.length, "sequence.starts", self.starts, f"1 to sequence.length ({self.length})"
+        )
+        check_range(self.frame_stride >= 1, "sequence.frame_stride", self.frame_stride, "at least 1")
+        check_range(self.target_offset >= 0, "sequence.target_offset", self.target_offset, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -161,13 +119,13 @@ class AugmentRecipe:
 
     def __post_init__(self) -> None:
         low, high = self.scale
-        _need(0 < low <= high, "augment.scale", self.scale, "0 < smallest <= largest")
+        check_range(0 < low <= high, "augment.scale", self.scale, "0 < smallest <= largest")
         for name in ("flip", "blur"):
-            _need(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "0 to 1")
+            check_range(0 <= getattr(self, name) <= 1, f"augment.{name}", getattr(self, name), "0 to 1")
         for name in ("brightness", "contrast", "saturation"):
-            _need(0 <= getattr(self, name) < 1, f"augment.{name}", getattr(self, name), "0 to less than 1")
+            check_range(0 <= getattr(self, name) < 1, f"augment.{name}", getattr(self, name), "0 to less than 1")
         if self.crop_hw is not None:
-            _need(min(self.crop_hw) >= 8, "augment.crop_hw", self.crop_hw, "at least 8 x 8")
+            check_range(min(self.crop_hw) >= 8, "augment.crop_hw", self.crop_hw, "at least 8 x 8")
 
 
 @dataclass(frozen=True)
@@ -185,7 +143,7 @@ class LossRecipe:
     """Tversky loss: weight of false negatives."""
 
     def __post_init__(self) -> None:
-        _one_of("loss.class_weights", self.class_weights, CLASS_WEIGHTS)
+        check_known("loss.class_weights", self.class_weights, CLASS_WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -212,16 +170,16 @@ class OptimiserRecipe:
     """Gradients are scaled down to this norm; not at all when left out."""
 
     def __post_init__(self) -> None:
-        _one_of("optimiser.name", self.name, OPTIMISERS)
-        _one_of("optimiser.schedule", self.schedule, SCHEDULES)
-        _need(self.steps >= 1, "optimiser.steps", self.steps, "at least 1")
-        _need(self.batch >= 1, "optimiser.batch", self.batch, "at least 1")
-        _need(self.lr > 0, "optimiser.lr", self.lr, "more than 0")
-        _need(0 <= self.min_lr <= self.lr, "optimiser.min_lr", self.min_lr, f"0 to optimiser.lr ({self.lr})")
+        check_known("optimiser.name", self.name, OPTIMISERS)
+        check_known("optimiser.schedule", self.schedule, SCHEDULES)
+        check_range(self.steps >= 1, "optimiser.steps", self.steps, "at least 1")
+        check_range(self.batch >= 1, "optimiser.batch", self.batch, "at least 1")
+        check_range(self.lr > 0, "optimiser.lr", self.lr, "more than 0")
+        check_range(0 <= self.min_lr <= self.lr, "optimiser.min_lr", self.min_lr, f"0 to optimiser.lr ({self.lr})")
         below = f"less than optimiser.steps ({self.steps})"
-        _need(0 <= self.warmup_steps < self.steps, "optimiser.warmup_steps", self.warmup_steps, below)
-        _need(self.weight_decay >= 0, "optimiser.weight_decay", self.weight_decay, "at least 0")
-        _need(self.clip_norm is None or self.clip_norm > 0, "optimiser.clip_norm", self.clip_norm, "more than 0")
+        check_range(0 <= self.warmup_steps < self.steps, "optimiser.warmup_steps", self.warmup_steps, below)
+        check_range(self.weight_decay >= 0, "optimiser.weight_decay", self.weight_decay, "at least 0")
+        check_range(self.clip_norm is None or self.clip_norm > 0, "optimiser.clip_norm", self.clip_norm, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -243,9 +201,9 @@ class RunRecipe:
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_every", "validate_every", "val_frames", "load_threads"):
-            _need(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
-        _need(self.seed >= 0, "run.seed", self.seed, "at least 0")
-        _need(self.warm_up_frames >= 0, "run.warm_up_frames", self.warm_up_frames, "at least 0")
+            check_range(getattr(self, name) >= 1, f"run.{name}", getattr(self, name), "at least 1")
+        check_range(self.seed >= 0, "run.seed", self.seed, "at least 0")
+        check_range(self.warm_up_frames >= 0, "run.warm_up_frames", self.warm_up_frames, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -264,10 +222,10 @@ class QatRecipe:
     """A hundredth of what a network is trained with from random weights: the rounding is learnt, not the task."""
 
     def __post_init__(self) -> None:
-        _one_of("qat.calibration", self.calibration, CALIBRATIONS)
-        _need(self.images >= 1, "qat.images", self.images, "at least 1")
-        _need(self.steps >= 1, "qat.steps", self.steps, "at least 1")
-        _need(self.lr > 0, "qat.lr", self.lr, "more than 0")
+        check_known("qat.calibration", self.calibration, CALIBRATIONS)
+        check_range(self.images >= 1, "qat.images", self.images, "at least 1")
+        check_range(self.steps >= 1, "qat.steps", self.steps, "at least 1")
+        check_range(self.lr > 0, "qat.lr", self.lr, "more than 0")
 
 
 @dataclass(frozen=True)
@@ -318,13 +276,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
-
-
-def _need(condition: bool, key: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise InputError(f"recipe: {key} out of range | got {value}, expected {expected}")
-
-
-def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise InputError(f"recipe: unknown {key} {value!r} | known: {', '.join(known)}")

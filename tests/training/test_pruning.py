@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgeseg.models.token_pruning import DynamicPruning
+from edgeseg.models.dynamic_pruning import DynamicPruning
 from edgeseg.models.training_outputs import TrainingOutputs
 from edgeseg.models.vit import VitSize
 from edgeseg.models.vit_segmenter import add_pruning_heads, build_segvit
 from edgeseg.training.losses import cross_entropy
 from edgeseg.training.pruning import prepare_pruning, with_pruning_heads
-from edgeseg.training.recipe import PruningRecipe
 from edgeseg.training.segvit_loss import segvit
+from edgeseg.training.token_reduction_recipe import PruningRecipe
 
 LABELS = torch.tensor([[[0, 1], [1, 0]]])
 

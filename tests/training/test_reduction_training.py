@@ -11,8 +11,8 @@ from edgeseg.cli import main
 from edgeseg.data.folder import FolderDataset
 from edgeseg.errors import InputError
 from edgeseg.models import vit_segmenter
+from edgeseg.models.dynamic_pruning import DynamicPruning
 from edgeseg.models.registry import build_network
-from edgeseg.models.token_pruning import DynamicPruning
 from edgeseg.models.vit import VitSize
 from edgeseg.training.checkpoint import load_checkpoint
 from edgeseg.training.loop import train
