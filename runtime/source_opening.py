@@ -1,4 +1,4 @@
-"""Opens what the user named as a source: camera, stream, file, folder of images, data set, the simulator, an iterator."""
+"""Opens what the user named as a source: camera, stream, file, image folder, data set, simulator, or an iterator."""
 
 import time
 from collections.abc import Callable, Iterable
