@@ -46,7 +46,7 @@ from edgeseg.runtime.overlay import resize_labels
 from edgeseg.runtime.pick import rated_table
 from edgeseg.runtime.profiler import profile_bundle
 from edgeseg.runtime.result import Result
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.shipped import bundle_path
 

@@ -37,7 +37,7 @@ from edgeseg.runtime.profiler import profile_bundle
 from edgeseg.runtime.result import Result
 from edgeseg.runtime.run import run_loop
 from edgeseg.runtime.schedule import LATEST_FRAME, Schedule
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.shipped import bundle_path
 

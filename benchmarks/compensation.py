@@ -30,7 +30,7 @@ from edgeseg.errors import InputError
 from edgeseg.metrics.confusion import ConfusionMatrix, Scores
 from edgeseg.runtime.compensation import Compensator
 from edgeseg.runtime.optical_flow import flow_size_hw, grid_xy, open_flow, unusable_reason
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 
 OFFSETS = (1, 2, 3, 4, 6)
 COST_CASES = (((360, 480), (360, 480), 3.0, 1.1), ((1080, 1920), (540, 960), 12.0, None))

@@ -22,7 +22,8 @@ from edgeseg.data.video import Video
 from edgeseg.runtime.clip import noise_frames
 from edgeseg.runtime.device import resident_mb
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import Session, load
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.shipped import bundle_path
 

@@ -34,7 +34,8 @@ from edgeseg.bundle import Bundle
 from edgeseg.runtime.camera import Reconnection, open_camera
 from edgeseg.runtime.device import resident_mb
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import Session, load
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.session_loading import load
 from edgeseg.shipped import bundle_path
 
 SIZE_HW = (96, 192)

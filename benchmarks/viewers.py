@@ -35,7 +35,8 @@ from edgeseg.data.open import open_dataset
 from edgeseg.optional import require
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.result import Result
-from edgeseg.runtime.session import Session, load
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.runtime.viewer import Viewer
 from edgeseg.runtime.viewer.server_process import step_back

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from edgeseg.runtime.profiler import profile_bundle
     from edgeseg.runtime.result import LoopSummary, Result
     from edgeseg.runtime.schedule import Schedule
-    from edgeseg.runtime.session import Session, load
+    from edgeseg.runtime.session import Session
+    from edgeseg.runtime.session_loading import load
     from edgeseg.runtime.source import Frame, Source
     from edgeseg.runtime.source_opening import open_source
 
@@ -55,7 +56,7 @@ _WHERE = {
     "Session": "edgeseg.runtime.session",
     "Source": "edgeseg.runtime.source",
     "keep": "edgeseg.runtime.kept_session",
-    "load": "edgeseg.runtime.session",
+    "load": "edgeseg.runtime.session_loading",
     "open_source": "edgeseg.runtime.source_opening",
     "profile_bundle": "edgeseg.runtime.profiler",
 }

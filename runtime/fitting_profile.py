@@ -26,7 +26,7 @@ def fitting_profile(
     progress: Callable[[str, float], None] | None,
     compensations: Sequence[Compensation] | None = None,
 ) -> DeviceProfile:
-    """The profile to pick by; arguments and errors as of `edgeseg.runtime.session.load`.
+    """The profile to pick by; arguments and errors as of `edgeseg.runtime.session_loading.load`.
 
     A profile that is given is used, with a warning in the log when it was measured otherwise, or while the board cut
     its clocks. The stored one is left aside then, with the reason in the log, and the candidates are measured for what

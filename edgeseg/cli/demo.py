@@ -146,7 +146,7 @@ def _loop(
     from edgeseg.data.recorded import RecordedVideo
     from edgeseg.runtime.result import Result
     from edgeseg.runtime.run import run_loop, write_overlays
-    from edgeseg.runtime.session import load
+    from edgeseg.runtime.session_loading import load
     from edgeseg.runtime.source import VideoSource
 
     # The simulator has a street that no table was made from; a folder of yours may have but this split.

@@ -124,7 +124,7 @@ def command(
     from edgeseg.runtime.run import RunReport, run_loop
     from edgeseg.runtime.schedule import Schedule
     from edgeseg.runtime.service_notify import ServiceNotifier, notifying
-    from edgeseg.runtime.session import compensation_of, load
+    from edgeseg.runtime.session_loading import compensation_of, load
     from edgeseg.runtime.source_opening import is_camera, open_source
     from edgeseg.runtime.source_wait import open_when_there
     from edgeseg.shipped import bundle_path

@@ -70,7 +70,7 @@ def command(
     from edgeseg.cli.options import check_different_files, check_not_source
     from edgeseg.cli.show_tokens import TokenChoice, show_tokens
     from edgeseg.errors import InputError
-    from edgeseg.runtime.session import load
+    from edgeseg.runtime.session_loading import load
     from edgeseg.runtime.show import compensation_video
     from edgeseg.runtime.source_address import public_name
     from edgeseg.runtime.source_opening import is_camera, open_source

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.soak import Plan, Steps, soak
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.shipped import bundle_path
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from edgeseg.cli import main
 from edgeseg.errors import InputError
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.sinks import SharedLabels
 
 PLAIN = ("--source", "street", "--configuration", "plain_32x48")
@@ -170,7 +170,7 @@ def test_run_writes_label_files_with_the_colours_of_the_classes(bundle, images, 
 
 
 def test_run_refuses_an_earlier_video_before_it_measures_and_keeps_it(bundle, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("edgeseg.runtime.session.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("edgeseg.runtime.session_loading.load", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "v.mp4").write_bytes(b"earlier")
     result = run(bundle.root, "--source", images, "--fps", 30, "--save", tmp_path / "v.mp4")
     assert result.exit_code == 2
@@ -200,7 +200,7 @@ def test_run_refuses_to_replace_the_file_with_the_address(bundle, tmp_path):
 @pytest.mark.parametrize("option", [("--mark-invalid",), ("--check-consistency",), ("--rate", "camera")])
 @pytest.mark.parametrize("unmoved", [("--compensation", "none"), ("--configuration", "plain_32x48")])
 def test_run_refuses_options_of_moved_labels_before_it_measures(bundle, monkeypatch, option, unmoved):
-    monkeypatch.setattr("edgeseg.runtime.session.load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("edgeseg.runtime.session_loading.load", lambda *_, **__: pytest.fail("loaded"))
     result = run(bundle.root, "--source", "street", *unmoved, *option)
     assert result.exit_code == 2
     assert "moved labels" in result.stderr
@@ -276,7 +276,7 @@ def test_warnings_of_a_run_have_their_time_where_no_terminal_shows_them(bundle, 
         logging.getLogger("edgeseg.test").warning("something is wrong")
         return load(*arguments, **options)
 
-    monkeypatch.setattr("edgeseg.runtime.session.load", warned)
+    monkeypatch.setattr("edgeseg.runtime.session_loading.load", warned)
     result = run(bundle.root, "--source", images, "--fps", 30, "--no-pace", "--configuration", "plain_32x48", "--json")
     (line,) = result.stderr.splitlines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} something is wrong", line)

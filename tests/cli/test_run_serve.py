@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from edgeseg.cli import main
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 
 pytest.importorskip("aiohttp", reason="the live view needs aiohttp: install edgeseg[live]")
 PLAIN = ("--source", "street", "--configuration", "plain_32x48", "--threads", "1")
@@ -69,7 +69,7 @@ def test_run_says_that_it_is_starting_while_it_measures(bundle, monkeypatch):
         told.append((refused.value.code, json.loads(refused.value.read())["status"]))
         return load(*arguments, **options)
 
-    monkeypatch.setattr("edgeseg.runtime.session.load", measuring)
+    monkeypatch.setattr("edgeseg.runtime.session_loading.load", measuring)
     monkeypatch.setattr("edgeseg.runtime.viewer.live_view.is_process_possible", lambda: False)
     result = CliRunner().invoke(main, ["run", str(bundle.root), *PLAIN, "--serve", str(port), "--frames", "2"])
     assert result.exit_code == 0, result.output

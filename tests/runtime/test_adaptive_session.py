@@ -9,7 +9,7 @@ from edgeseg.runtime.adaptive_session import AdaptiveSession
 from edgeseg.runtime.kept_session import keep
 from edgeseg.runtime.ladder import Move
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.runtime.watched_session import WatchedSession
 from support.videos import NumberedVideo

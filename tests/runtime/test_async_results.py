@@ -6,7 +6,7 @@ import pytest
 from edgeseg.data.video import Video
 from edgeseg.errors import SourceError
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 from support.sessions import HeldSession
 from support.waiting import threads_of_loops, until

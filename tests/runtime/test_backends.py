@@ -15,7 +15,8 @@ from edgeseg.bundle import Bundle
 from edgeseg.errors import ArtifactError, DeviceError
 from edgeseg.runtime.backends.base import BACKENDS, usable_reason
 from edgeseg.runtime.backends.onnxruntime_gpu_backend import CudaRunner, OrtTensorrtRunner
-from edgeseg.runtime.session import Session, load
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.session_loading import load
 from support.backends import SimulatedTensorrt, Subject, real, simulated_gpu_provider
 from support.simulated_gpu import SimulatedGpu
 from support.torch_graphs import simulated_torch_gpu

@@ -15,7 +15,7 @@ from edgeseg.errors import InputError, SourceError
 from edgeseg.runtime.camera import DEFAULT_CAMERA_FPS, CameraSource, Reconnection, open_camera
 from edgeseg.runtime.capture import Capture, CaptureLost, DeviceCapture
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import SourceCounts
 from support.mjpeg_server import MjpegServer, jpeg
 from support.repeating import repeating

@@ -11,7 +11,7 @@ from edgeseg.errors import InputError
 from edgeseg.metrics.streaming import Publication
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.run import run_loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
 from edgeseg.runtime.warp_stage import Finished, WarpStage

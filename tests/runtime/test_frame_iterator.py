@@ -7,7 +7,7 @@ import pytest
 from edgeseg.errors import InputError, SourceError
 from edgeseg.runtime.frame_iterator import IteratorSource
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source_opening import open_source
 
 

@@ -14,7 +14,7 @@ from edgeseg.runtime.jetson.board_facts import board_facts
 from edgeseg.runtime.jetson.board_monitor import BoardMonitor
 from edgeseg.runtime.pick import pick
 from edgeseg.runtime.profiler import profile_bundle
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from support.jetson_root import write, write_board, write_tegrastats
 
 LINE = "RAM 2845/7486MB CPU [9%@1510,5%@729] GR3D_FREQ 0%@[305] cpu@60C VDD_IN 5000mW/5000mW"

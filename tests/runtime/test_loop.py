@@ -9,7 +9,7 @@ from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.errors import DeviceError, InputError, SourceError
 from edgeseg.metrics.streaming import streaming_offsets
 from edgeseg.runtime.loop import STOP_S, Loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.slot import LatestSlot
 from edgeseg.runtime.source import Frame, Source, VideoSource
 from edgeseg.runtime.stages import FIRST_STEP_S

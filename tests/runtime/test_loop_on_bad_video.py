@@ -6,7 +6,7 @@ import pytest
 from edgeseg.data.video import Video
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.run import run_loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import Frame, Source, VideoSource
 from support.waiting import threads_of_loops
 

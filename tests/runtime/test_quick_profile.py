@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from edgeseg.cache_folder import cache_folder
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 
 
 @pytest.fixture

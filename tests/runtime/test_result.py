@@ -7,7 +7,7 @@ from edgeseg.classes import ClassSet
 from edgeseg.errors import InputError
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.result import Result
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source_opening import open_source
 
 CLASSES = ClassSet(("road", "car"), ((255, 0, 0), (0, 255, 0)), movable=("car",))

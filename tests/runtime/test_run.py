@@ -12,7 +12,7 @@ from edgeseg.data.video import Video
 from edgeseg.errors import SourceError
 from edgeseg.runtime.run import run_loop
 from edgeseg.runtime.run_log import JsonFormatter
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import Frame, Source, VideoSource
 
 

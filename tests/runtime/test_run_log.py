@@ -11,7 +11,7 @@ from edgeseg.data.video import Video
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.loop_session import SessionEvent, SessionEvents
 from edgeseg.runtime.run_log import JsonFormatter, event, logging_to_stderr
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 
 

@@ -10,7 +10,7 @@ from edgeseg.device_profile import DeviceProfile, LatencyProfile
 from edgeseg.errors import ArtifactError, InputError
 from edgeseg.runtime.device import default_profile_path
 from edgeseg.runtime.run import run_loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 
 SIZE_HW = (32, 48)

@@ -18,7 +18,7 @@ from edgeseg.runtime.backends import cuda_driver
 from edgeseg.runtime.backends.base import open_runner, usable_reason
 from edgeseg.runtime.backends.tensorrt_backend import TensorrtRunner
 from edgeseg.runtime.engine_cache import EngineRecord
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from support import cuda_modules
 from support.backends import SimulatedTensorrt
 from support.simulated_gpu import SimulatedGpu

@@ -14,7 +14,8 @@ from edgeseg.errors import ArtifactError, DeviceError, MissingPackageError
 from edgeseg.runtime.backends import torch_backend, torch_library
 from edgeseg.runtime.backends.base import open_runner, usable_reason
 from edgeseg.runtime.backends.torch_programs import OperatorProgram
-from edgeseg.runtime.session import Session, load
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.session_loading import load
 from support.backends import bundle_with_programs
 from support.torch_graphs import WAITS, simulated_torch_gpu
 

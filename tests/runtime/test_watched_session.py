@@ -6,7 +6,7 @@ import pytest
 from edgeseg.errors import DeviceError, InputError
 from edgeseg.runtime import watched_session
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import VideoSource
 from edgeseg.runtime.watched_session import WatchedSession
 from support.sessions import HangingSession

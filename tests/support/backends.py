@@ -20,7 +20,8 @@ from edgeseg.runtime.backends.base import usable_reason
 from edgeseg.runtime.backends.onnxruntime_gpu_backend import GpuRunner
 from edgeseg.runtime.engine_cache import EngineRecord, graph_sha256, store_engine
 from edgeseg.runtime.engine_key import EngineKey
-from edgeseg.runtime.session import Session, load
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.session_loading import load
 from support import cuda_modules
 from support.simulated_gpu import SimulatedGpu
 from support.tensorrt_runtime import engine_of, runtime_module

@@ -15,7 +15,7 @@ pytest.importorskip("prometheus_client", reason="the live view needs prometheus-
 
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.result import Result
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import Frame, Source, SourceCounts
 from edgeseg.runtime.viewer import Limits, Serving, Viewer, live_view
 from support.waiting import until

@@ -31,7 +31,7 @@ SCRIPT = """
 import sys, time
 import numpy as np
 from edgeseg.runtime.loop import Loop
-from edgeseg.runtime.session import load
+from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.viewer import Viewer
 
 def frames():
