@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeseg.export.tuning import CheckpointBench
     from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.plan_grid import PlanGrid
-    from edgeseg.runtime.plan_search import Objective, SearchResult, Trial
+    from edgeseg.runtime.plan_search import Objective
 
 
 @click.command(name="tune")
@@ -65,6 +65,7 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
 
     from edgeseg.cli.export_progress import ExportProgress
     from edgeseg.cli.options import measuring_bar
+    from edgeseg.cli.tune_report import print_tuning, tuning_values
     from edgeseg.config import parse_compensations
     from edgeseg.optional import require
     from edgeseg.runtime.pick import pick
@@ -100,11 +101,11 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
             _publish(bundle, profile, places)
     plotted = _plot(picked, front, options, places)
     if as_json:
-        values = _json(result, picked, front, bench, grid)
+        values = tuning_values(result, picked, front, bench, grid)
         files = {name: str(path) for name, path in (places or {}).items() if name != "plot"}
         click.echo(json.dumps({**values, "plot": plotted, **files}, indent=1))
         return
-    _print(result, picked, front, grid)
+    print_tuning(result, picked, front, grid)
     for name, path in (places or {}).items():
         if name != "plot":
             click.echo(f"{'bundle' if name == 'out' else name}: {path}")
@@ -272,54 +273,3 @@ def _plot(picked: "Pick", front: list[str], options: dict[str, Any], places: "di
         click.echo(f"plot left out: {error}", err=True)
         return None
     return str(path)
-
-
-def _json(
-    result: "SearchResult", picked: "Pick", front: list[str], bench: "CheckpointBench", grid: "PlanGrid"
-) -> dict[str, Any]:
-    model = result.model
-    return {
-        "search": {
-            "name": result.search,
-            "grid_plans": len(grid),
-            "measurements": len(result.trials),
-            "scored": result.scored,
-            "stopped": result.stopped,
-            "latency_model": dict(
-                zip(("constant", "tokens", "tokens_squared", "cuts"), model.coefficients, strict=True)
-            )
-            | {"whole_ms": 1e3 * model.whole_s, "prediction_errors": list(result.prediction_errors)},
-            "trials": [_trial(trial, bench) for trial in result.trials],
-        },
-        "front": front,
-        **picked.as_dict(),
-    }
-
-
-def _trial(trial: "Trial", bench: "CheckpointBench") -> dict[str, Any]:
-    return {
-        "plan": None if trial.plan is None else str(trial.plan),
-        "p50_ms": 1e3 * trial.median_s,
-        "predicted_ms": None if trial.predicted_s is None else 1e3 * trial.predicted_s,
-        "miou": trial.miou,
-        "lamiou": trial.lamiou,
-        "compensation": bench.ways[trial.way].name,
-    }
-
-
-def _print(result: "SearchResult", picked: "Pick", front: list[str], grid: "PlanGrid") -> None:
-    from edgeseg.cli.tables import print_pick
-
-    print_pick(picked)
-    click.echo(f"Pareto front of latency and mIoU, fastest first: {', '.join(front)}")
-    errors = sorted(abs(error) for error in result.prediction_errors)
-    predicted = (
-        f"; latencies predicted before they were measured were off by {100 * errors[len(errors) // 2]:.1f} % (median), "
-        f"{100 * errors[-1]:.1f} % at most"
-        if errors
-        else ""
-    )
-    click.echo(
-        f"{result.search} search: {len(result.trials)} of {len(grid)} plans measured, accuracy of {result.scored} "
-        f"ranked; {result.stopped}{predicted}"
-    )
