@@ -7,7 +7,6 @@ user's folder for caches there, as they take minutes to build.
 """
 
 import os
-import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,78 +17,26 @@ import numpy as np
 from edgeseg.bundle import Bundle
 from edgeseg.classes import file_name_safe
 from edgeseg.device_profile import DeviceProfile
-from edgeseg.errors import ArtifactError, DeviceError, InputError
+from edgeseg.errors import ArtifactError, DeviceError
 from edgeseg.manifest import MANIFEST
-from edgeseg.runtime.engine_cache import engine_folder
 from edgeseg.runtime.engine_key import DEVICE_FAMILIES
+from edgeseg.runtime.remote_script import (
+    CALLED_BY,
+    NO_COMMAND,
+    NO_FOLDER,
+    NO_PROFILE,
+    NOT_UNPACKED,
+    PROFILE_HEAD,
+    command_words,
+    keeping_engines,
+    measuring_script,
+)
 from edgeseg.runtime.ssh_link import Answer, RemoteDevice, run_there
 from edgeseg.runtime.tar_stream import Member, archive, archive_size
 
-_CALLED_BY = "EDGESEG_CALLED_BY"
-"""Environment variable that tells an edgeseg that it is the far side."""
 _PROGRESS = "edgeseg-progress"
-_PROFILE = "edgeseg-profile"
 _FRAMES = "frames"
-_NO_FOLDER, _NO_COMMAND, _NOT_UNPACKED, _NO_PROFILE = 90, 91, 92, 93
 _MEANING_OF_SIGNALS = {137: "killed: out of memory, perhaps", 143: "terminated", 130: "interrupted"}
-
-_SCRIPT = """
-umask 077
-work=
-child=
-tidy() {{
-  trap "" HUP INT TERM PIPE
-  if [ -n "$child" ]; then
-    kill "$child"
-    waits=0
-    while kill -0 "$child" && [ $waits -lt 100 ]; do sleep 0.1; waits=$((waits + 1)); done
-    kill -9 "$child"
-  fi 2>/dev/null
-  cd /
-  if [ -n "$work" ]; then rm -rf "$work"; fi
-}}
-trap 'status=$?; tidy; exit "$status"' EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 141' PIPE
-trap 'exit 143' TERM
-command -v {program} >/dev/null 2>&1 || exit {no_command}
-work=$(mktemp -d "${{TMPDIR:-/tmp}}/edgeseg-profile.XXXXXX") || exit {no_folder}
-cd "$work" || exit {no_folder}
-head -c {archive_bytes} | LC_ALL=C tar -xf - || exit {not_unpacked}
-exec 3<&0
-# Standard input ends when nobody waits for the result any more.
-{{ cat <&3; [ -d "$work" ] && kill "$$"; }} >/dev/null 2>&1 &
-exec 3<&-
-# What libraries keep for another time would be left behind.
-caches="${{XDG_CACHE_HOME:-$HOME/.cache}}/edgeseg/engines"
-export TMPDIR="$work" XDG_CACHE_HOME="$work" XDG_CONFIG_HOME="$work" {variable}=ssh
-attend() {{
-  "$@" </dev/null >/dev/null &
-  child=$!
-  wait "$child"
-  status=$?
-  child=
-  [ "$status" -eq 0 ] || exit "$status"
-}}
-{engines}
-{calls}
-for found in profiles/*.json; do
-  [ -f "$found" ] || exit {no_profile}
-  echo {profile} $(wc -c <"$found") "${{found##*/}}"
-  cat "$found"
-done
-"""
-"""What runs there. `{...}` are filled in by `_script`, every word of them quoted."""
-
-_KEEP_ENGINES = """
-if mkdir -p "$caches"/{name} 2>/dev/null && [ -w "$caches"/{name} ]; then
-  ln -s "$caches"/{name} "$work"/{beside}
-else
-  echo "engines are not kept for the next time: $caches cannot be written" >&2
-fi
-"""
-"""Lets the engines beside the bundle lie in a folder that stays."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +81,7 @@ def profile_there(
         RuntimeError: edgeseg failed there by a fault of its own.
     """
     bundle.verify()
-    words = _words(command)
+    words = command_words(command)
     folder = file_name_safe(bundle.root.resolve().name)
     members = [Member.of_file(f"{folder}/{name}", bundle.path(name)) for name in (MANIFEST, *sorted(bundle.files))]
     given = ["--device", remote.device, *arguments]
@@ -145,8 +92,8 @@ def profile_there(
     keeping = ""
     if needs_engines(remote):
         calls.insert(0, ["build", f"./{folder}", "--device", remote.device, *build_options])
-        keeping = _keeping_engines(folder, build_options)
-    script = _script(words, calls, archive_size(members), keeping)
+        keeping = keeping_engines(folder, build_options)
+    script = measuring_script(words, calls, archive_size(members), keeping)
     said: list[str] = []
 
     def hear(line: str) -> None:
@@ -176,7 +123,7 @@ def needs_engines(remote: RemoteDevice) -> bool:
 
 def is_far_side() -> bool:
     """Whether another edgeseg called this one by ssh: it reads progress as lines, and draws its plot itself."""
-    return os.environ.get(_CALLED_BY) == "ssh"
+    return os.environ.get(CALLED_BY) == "ssh"
 
 
 def progress_line(name: str, share: float) -> str:
@@ -201,50 +148,6 @@ def _frame_members(frames_rgb: Sequence[np.ndarray]) -> list[Member]:
     return [Member(f"{_FRAMES}/{i:03d}.png", picture, len(picture)) for i, picture in enumerate(pictures)]
 
 
-def _words(command: str) -> list[str]:
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise InputError(f"--remote-command cannot be read ({error}) | got {command!r}") from error
-    if not words:
-        raise InputError("--remote-command is empty | give the far side's edgeseg, such as ~/venv/bin/edgeseg")
-    return words
-
-
-def _keeping_engines(folder: str, build_options: Sequence[str]) -> str:
-    """The part of the script that keeps the engines of the bundle in `folder`.
-
-    Each set of options has a place of its own: of engines that differ in nothing else a session takes the last built.
-    """
-    beside = engine_folder(Path(folder)).name
-    given = sorted(word.removeprefix("--") for word in build_options)
-    name = file_name_safe("_".join([beside.removesuffix(".engines"), *given]))
-    return _KEEP_ENGINES.format(name=shlex.quote(name), beside=shlex.quote(beside))
-
-
-def _script(words: Sequence[str], calls: Sequence[Sequence[str]], archive_bytes: int, engines: str) -> str:
-    # The folder is another one than that of the login when the program is called.
-    program = f"~/{words[0]}" if "/" in words[0] and words[0][0] not in "/~" else words[0]
-    command = " ".join(map(_quoted, [program, *words[1:]]))
-    return _SCRIPT.format(
-        program=_quoted(program),
-        calls="\n".join(f"attend {command} {shlex.join(call)}" for call in calls),
-        archive_bytes=archive_bytes,
-        engines=engines,
-        variable=_CALLED_BY,
-        profile=_PROFILE,
-        no_folder=_NO_FOLDER,
-        no_command=_NO_COMMAND,
-        not_unpacked=_NOT_UNPACKED,
-        no_profile=_NO_PROFILE,
-    )
-
-
-def _quoted(word: str) -> str:
-    """A word for the far side's shell, which it takes as it is; `~/` alone stands for the home there."""
-    return '"$HOME"/' + shlex.quote(word[2:]) if word.startswith("~/") else shlex.quote(word)
-
-
 def _is_verdict(line: str) -> bool:
     """Whether a line is part of the far side's error, which becomes ours, or is nothing to anybody here."""
     return line.startswith(("edgeseg: ", "Usage: ", "Try 'edgeseg", "Error: ", "plot left out: "))
@@ -253,21 +156,21 @@ def _is_verdict(line: str) -> bool:
 def _failure(remote: RemoteDevice, status: int, said: Sequence[str], command: str) -> Exception:
     """The error of a script that ended with `status` after it said the lines `said`."""
     machine, last = remote.machine, next((line.strip() for line in reversed(said) if line.strip()), "without a word")
-    if status == _NO_COMMAND:
+    if status == NO_COMMAND:
         return DeviceError(
             f"there is no {command} on {machine} | install edgeseg there, or say where it is: --remote-command "
             "'~/venv/bin/edgeseg'"
         )
-    if status == _NO_FOLDER:
+    if status == NO_FOLDER:
         return DeviceError(f"no temporary folder can be made on {machine} ({last}) | make room in /tmp there")
-    if status == _NOT_UNPACKED:
+    if status == NOT_UNPACKED:
         full = next((line for line in said if "No space left" in line or "quota exceeded" in line), None)
         return DeviceError(
             f"{machine} has no room for the bundle ({full}) | make room in /tmp there"
             if full
             else f"the bundle cannot be unpacked on {machine} ({last}) | it needs head and tar there"
         )
-    if status == _NO_PROFILE:
+    if status == NO_PROFILE:
         return DeviceError(f"{command} on {machine} ended without a profile | is it edgeseg? --remote-command names it")
     if status in _MEANING_OF_SIGNALS:
         return DeviceError(f"edgeseg on {machine} was {_MEANING_OF_SIGNALS[status]} | see what else runs there")
@@ -289,7 +192,7 @@ def _received(remote: RemoteDevice, answer: Answer, bundle: Bundle) -> RemotePro
     """The profile in the far side's answer, checked: whole, readable, and of this bundle."""
     head, _, content = answer.output.partition(b"\n")
     words = head.decode(errors="replace").split(maxsplit=2)
-    if len(words) != 3 or words[0] != _PROFILE or words[1] != str(len(content)):
+    if len(words) != 3 or words[0] != PROFILE_HEAD or words[1] != str(len(content)):
         raise DeviceError(f"the profile of {remote.machine} did not arrive whole | try again")
     name = file_name_safe(words[2].removesuffix(".json")) + ".json"
     with tempfile.TemporaryDirectory(prefix="edgeseg-profile-") as folder:
