@@ -1,7 +1,7 @@
 """Real bundles of tiny graphs, made with onnx alone, whose labels tell what was run."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +15,8 @@ from edgeseg.bundle import Bundle, BundleConfiguration, FileRecord, Graph, State
 from edgeseg.classes import ClassSet
 from edgeseg.config import Configuration
 from edgeseg.manifest import manifest_dict
+from edgeseg.runtime.session import Session
+from edgeseg.runtime.session_loading import load
 
 SIZE_HW = (32, 48)
 CLASSES = ClassSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)), movable=("blue",))
@@ -285,3 +287,10 @@ def own_bundle(tmp_path: Path) -> Bundle:
 def frame() -> Callable[[int], np.ndarray]:
     """value -> frame uint8 (32, 48, 3) with that value everywhere."""
     return lambda value: np.full((*SIZE_HW, 3), value, np.uint8)
+
+
+@pytest.fixture
+def session(bundle: Bundle) -> Iterator[Session]:
+    """The stateless configuration, on one thread."""
+    with load(bundle, configuration="plain_32x48", threads=1) as session:
+        yield session
