@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING
@@ -42,18 +42,45 @@ class JsonFormatter(logging.Formatter):
 
 @contextmanager
 def logging_to_stderr(*, as_json: bool, level: int = logging.INFO) -> Iterator[None]:
-    """Our logs from that level on, on standard error until the block ends: lines of JSON, or of text with the time."""
+    """Our logs from that level on, on standard error until the block ends: lines of JSON, or of text with the time.
+
+    With the lines of JSON are, so that nothing of this process stands between them, the warnings of other libraries and
+    of Python, and the exceptions that end a thread.
+    """
     logger, handler = logging.getLogger("edgeseg"), logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if as_json else logging.Formatter("%(asctime)s %(message)s"))
     handler.setLevel(level)
     before = logger.level
-    logger.addHandler(handler)
+    heard = logging.getLogger() if as_json else logger
+    heard.addHandler(handler)
     logger.setLevel(level)
+    try:
+        with _all_logged() if as_json else nullcontext():
+            yield
+    finally:
+        heard.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@contextmanager
+def _all_logged() -> Iterator[None]:
+    """What Python itself would print is logged until the block ends."""
+    before = threading.excepthook
+    logging.captureWarnings(True)
+    threading.excepthook = _log_end_of_thread
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+        threading.excepthook = before
+        logging.captureWarnings(False)
+
+
+def _log_end_of_thread(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_type is SystemExit:
+        return
+    name = "?" if failure.thread is None else failure.thread.name
+    error = failure.exc_value or failure.exc_type()
+    _log.error("the thread %s ended: %r", name, error, exc_info=error, extra=event("thread_failed", thread=name))
 
 
 @contextmanager

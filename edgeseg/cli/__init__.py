@@ -2,11 +2,11 @@
 
 import errno
 import importlib
+import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from edgeseg import __version__
+from edgeseg.cli.standard_error import logs_json, say
 from edgeseg.errors import EdgesegError
 
 COMMANDS = {
@@ -73,40 +74,57 @@ class LazyGroup(click.Group):
             with _terminating():
                 return super().invoke(context)
         except EdgesegError as error:
-            self._refuse(context, str(error))
+            _refuse(context, str(error))
         except BrokenPipeError:
             # The reader of our output went away (`| head`): no error; spare the user the complaint at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            if not logs_json():
+                raise
+            _end(context, _usage(error), error.exit_code)
+        except (click.exceptions.Exit, click.Abort):
             raise
         except Terminated:
-            click.echo("edgeseg: terminated", err=True)
-            context.exit(128 + signal.SIGTERM)
+            _end(context, "terminated", 128 + signal.SIGTERM, kind="terminated", level=logging.INFO)
         except KeyboardInterrupt:
-            click.echo("edgeseg: interrupted", err=True)
-            context.exit(128 + signal.SIGINT)
+            _end(context, "interrupted", 128 + signal.SIGINT, kind="interrupted", level=logging.INFO)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in _THE_MACHINES:
                 what = error.filename or "standard output, or a file,"
-                self._refuse(context, f"{what} cannot be used ({error.strerror}) | make room, or choose another place")
+                _refuse(context, f"{what} cannot be used ({error.strerror}) | make room, or choose another place")
             if _is_out_of_memory(error):
-                self._refuse(context, "out of memory | choose a smaller --size, batch or network, or free memory")
-            if context.params["verbose"]:
-                traceback.print_exc()
-            click.echo(
-                f"edgeseg: internal error, {type(error).__name__}: {error} | this is a fault of edgeseg: "
-                "please report it with the output of --verbose",
-                err=True,
+                _refuse(context, "out of memory | choose a smaller --size, batch or network, or free memory")
+            message = (
+                f"internal error, {type(error).__name__}: {error} | this is a fault of edgeseg: "
+                "please report it with the output of --verbose"
             )
-            context.exit(1)
+            _end(context, message, 1, kind="internal_error", with_traceback=context.params["verbose"])
 
-    @staticmethod
-    def _refuse(context: click.Context, message: str) -> NoReturn:
-        if context.params["verbose"]:
-            traceback.print_exc()
-        click.echo(f"edgeseg: {message}", err=True)
-        context.exit(2)
+
+def _refuse(context: click.Context, message: str) -> NoReturn:
+    """End with a mistake of the user's."""
+    _end(context, message, 2, with_traceback=context.params["verbose"])
+
+
+def _end(
+    context: click.Context,
+    message: str,
+    exit_code: int,
+    *,
+    kind: str = "failed",
+    level: int = logging.ERROR,
+    with_traceback: bool = False,
+) -> NoReturn:
+    """Say why, and end."""
+    say(message, kind, prefix="edgeseg: ", level=level, with_traceback=with_traceback, exit_code=exit_code)
+    context.exit(exit_code)
+
+
+def _usage(error: click.ClickException) -> str:
+    """In one line, what is wrong with the arguments and where they are explained."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return error.format_message() + (f" | see {context.command_path} --help" if context else "")
 
 
 @contextmanager

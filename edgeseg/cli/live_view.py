@@ -1,11 +1,11 @@
 """`edgeseg run --serve`: it answers, or what is wrong is said, before anything is measured."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
+from edgeseg.cli.standard_error import say
 from edgeseg.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,9 +52,13 @@ def live_view(
     listener = listen(Serving.parse(serve, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key))
     with Viewer(None, listener, classes=classes) as view:
         note = "" if listener.token is None else ", opened with ?token=..."
-        click.echo(f"live view  {listener.url}{note}", err=True)
+        say(f"live view  {listener.url}{note}", "live_view", url=listener.url, needs_token=listener.token is not None)
         if not listener.is_loopback and listener.tls_cert is None:
-            click.echo("live view  the token and the pictures travel unencrypted without --tls-cert", err=True)
+            say(
+                "live view  the token and the pictures travel unencrypted without --tls-cert",
+                "live_view_unencrypted",
+                level=logging.WARNING,
+            )
         view.wait_until_serving(SERVING_S)
 
         @contextmanager

@@ -9,16 +9,13 @@ import click
 from edgeseg.cli.camera_options import camera_options
 from edgeseg.cli.options import FRAME_RATE
 from edgeseg.cli.sink_options import SinkArguments, sink_options
+from edgeseg.cli.standard_error import LOG_JSON, JsonLogCommand, logs_json, measuring_events
 
 if TYPE_CHECKING:
-    from edgeseg.bundle import Bundle
-    from edgeseg.config import Compensation
-    from edgeseg.device_profile import DeviceProfile
     from edgeseg.runtime.result import Result
-    from edgeseg.runtime.schedule import Schedule
 
 
-@click.command(name="run")
+@click.command(name="run", cls=JsonLogCommand)
 @click.argument("bundle")
 @click.option("--source", metavar="SRC", required=True,
               help="Camera index, URL, csi:0 or usb:0 through GStreamer, both with [:HxW][@FPS], gst:PIPELINE, video "
@@ -61,7 +58,8 @@ if TYPE_CHECKING:
 @sink_options
 @click.option("--summary-every", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="Log the summary so often, on standard error.")  # fmt: skip
-@click.option("--log-json", is_flag=True, help="Log as lines of JSON, on standard error.")
+@click.option(LOG_JSON, is_flag=True, expose_value=False,
+              help="Log as lines of JSON on standard error, where nothing else is written then.")  # fmt: skip
 @click.option("--serve", metavar="[HOST:]PORT",
               help="Show it in a browser, with figures at /metrics and /healthz; on this machine alone unless HOST is "
               "another address, which needs a token.")  # fmt: skip
@@ -91,7 +89,6 @@ def command(
     frames: int | None,
     seconds: float | None,
     summary_every: float | None,
-    log_json: bool,
     serve: str | None,
     token: str | None,
     token_file: str | None,
@@ -117,6 +114,7 @@ def command(
     from edgeseg.bundle import Bundle
     from edgeseg.cli.live_view import live_view
     from edgeseg.cli.options import measuring_bar
+    from edgeseg.cli.run_checks import check_moved, checked_names, refuse_contradictions
     from edgeseg.cli.run_summary import print_report
     from edgeseg.config import UNCOMPENSATED
     from edgeseg.errors import InputError
@@ -130,7 +128,7 @@ def command(
     from edgeseg.shipped import bundle_path
 
     scheduled = None if schedule is None else Schedule.parse(schedule)
-    _refuse_contradictions(
+    refuse_contradictions(
         configuration=configuration, profile=profile, schedule=scheduled, adaptive=adaptive, no_pace=no_pace
     )
     if as_json and written.to_stdout:
@@ -139,12 +137,12 @@ def command(
     if wait and not is_camera(source):
         raise InputError(f"--wait: for cameras and streams | got {source}: leave it out")
     moving = None if compensation is None else compensation_of(compensation)
-    check_moved = partial(_check_moved, mark_invalid=mark_invalid, rate=rate, check_consistency=check_consistency)
+    check_fits = partial(check_moved, mark_invalid=mark_invalid, rate=rate, check_consistency=check_consistency)
     if moving is not None or configuration is not None:
-        check_moved(moving or UNCOMPENSATED)
-    click.get_current_context().with_resource(_logging(as_json=log_json, everything=bool(log_json or summary_every)))
+        check_fits(moving or UNCOMPENSATED)
+    click.get_current_context().with_resource(_logging(everything=summary_every is not None))
     opened = Bundle.open(bundle_path(bundle))
-    given = _checked_names(opened, configuration=configuration, profile=profile, device=device, threads=threads)
+    given = checked_names(opened, configuration=configuration, profile=profile, device=device, threads=threads)
     written.check_places(opened.classes)
     viewer = click.get_current_context().with_resource(
         live_view(serve, classes=opened.classes, token=token, token_file=token_file, tls_cert=tls_cert, tls_key=tls_key)
@@ -159,7 +157,7 @@ def command(
         camera = opening()
     try:
         video, sinks = written.sinks(camera, opened.classes)
-        with measuring_bar() as measuring:
+        with nullcontext(measuring_events()) if logs_json() else measuring_bar() as measuring:
             picked = load(
                 opened,
                 device=device,
@@ -177,7 +175,7 @@ def command(
             _live_line() as shown,
             notifying(shown, service) as progress,
         ):
-            check_moved(session.compensation)
+            check_fits(session.compensation)
             report = run_loop(
                 session,
                 camera,
@@ -206,79 +204,20 @@ def command(
         raise report.interruption
 
 
-def _refuse_contradictions(
-    *, configuration: str | None, profile: str | None, schedule: "Schedule | None", adaptive: bool, no_pace: bool
-) -> None:
-    """Refuse options about the same thing of which one alone can be followed.
+def _logging(*, everything: bool) -> AbstractContextManager[None]:
+    """Our logs on standard error: all of them, or warnings, which have their time where no terminal shows them.
 
-    Raises:
-        InputError: the message says which, and what to leave out.
+    As lines of JSON they are there already.
     """
-    from edgeseg.errors import InputError
-    from edgeseg.runtime.schedule import SHRINKING_TAIL
-
-    if configuration and profile:
-        raise InputError("--configuration and --profile contradict each other | name one, or let the other pick")
-    if no_pace and schedule == SHRINKING_TAIL:
-        raise InputError(
-            "--no-pace and --schedule shrinking-tail contradict each other | frames that wait have no tail: "
-            "leave one out"
-        )
-    if adaptive and configuration:
-        raise InputError(
-            "--adaptive and --configuration contradict each other | name the one to stay with, or let the pick begin"
-        )
-    if adaptive and no_pace:
-        raise InputError(
-            "--adaptive and --no-pace contradict each other | frames that wait make no configuration too slow: leave "
-            "one out"
-        )
-
-
-def _checked_names(
-    bundle: "Bundle", *, configuration: str | None, profile: str | None, device: str, threads: int | None
-) -> "DeviceProfile | None":
-    """Refuse what `load` would refuse, as far as that needs no camera: one may be hours away; the profile, read.
-
-    Raises:
-        EdgesegError: as of `load`.
-    """
-    from edgeseg.runtime.backends.base import runner_class
-    from edgeseg.runtime.fitting_profile import given_profile
-    from edgeseg.runtime.threads import checked_threads
-
-    runner_class(device)
-    checked_threads(threads)
-    if configuration is not None:
-        bundle.configuration(configuration)
-    return None if profile is None else given_profile(bundle, device=device, profile=profile)
-
-
-def _check_moved(
-    compensation: "Compensation", *, mark_invalid: bool, rate: str | None, check_consistency: bool
-) -> None:
-    """Refuse options of moved labels where none are moved.
-
-    Raises:
-        InputError: the message says which.
-    """
-    from edgeseg.errors import InputError
-    from edgeseg.runtime.warp_stage import chosen_rate
-
-    if mark_invalid and not compensation.moves:
-        raise InputError("--mark-invalid marks pixels of moved labels | name how: --compensation MODE")
-    chosen_rate(rate, compensation, check_consistency=check_consistency)
-
-
-def _logging(*, as_json: bool, everything: bool) -> AbstractContextManager[None]:
-    """Our logs on standard error: all of them, or warnings, which have their time where no terminal shows them."""
     import logging
     import sys
 
     from edgeseg.runtime.run_log import logging_to_stderr
 
+    if logs_json():
+        return nullcontext()
     if everything:
-        return logging_to_stderr(as_json=as_json)
+        return logging_to_stderr(as_json=False)
     return nullcontext() if sys.stderr.isatty() else logging_to_stderr(as_json=False, level=logging.WARNING)
 
 
@@ -287,7 +226,7 @@ def _live_line() -> Iterator["Callable[[Result], None] | None"]:
     """A line on standard error that says how it goes, when somebody is watching."""
     import sys
 
-    if not sys.stderr.isatty():
+    if logs_json() or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgeseg.cli.standard_error import logs_json, say
+
 if TYPE_CHECKING:
     from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.result import LoopSummary
@@ -18,9 +20,13 @@ def print_report(report: "RunReport", pick: "Pick | None", *, as_json: bool, to_
     Args:
         pick: why its first configuration was taken.
         as_json: all of it, as one object.
-        to_stderr: where standard output is another one's.
+        to_stderr: where standard output is another one's; as one event where the log is JSON.
     """
-    if as_json:
+    if to_stderr and logs_json():
+        done = report.summary
+        text = f"{done.configuration}: {done.results} results in {done.seconds:.1f} s, {done.fps:.1f} frames/s"
+        say(text, "run_ended", summary=report.as_dict())
+    elif as_json:
         click.echo(json.dumps(report.as_dict(), indent=1))
     elif report.error is None or report.summary.results:
         _print_summary(report, pick, to_stderr=to_stderr)

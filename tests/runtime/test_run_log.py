@@ -2,6 +2,8 @@
 
 import json
 import logging
+import threading
+import warnings
 from datetime import datetime
 
 import numpy as np
@@ -72,3 +74,21 @@ def test_the_first_labels_are_told_once(bundle, caplog):
     (line,) = [line for line in lines_of(caplog) if line.get("event") == "first_labels"]
     assert (line["configuration"], line["frame_index"]) == ("plain_32x48", 0)
     assert (line["age_s"], line["step_ms"]) == (round(first.age_s, 6), round(first.step_ms, 3))
+
+
+def test_lines_of_json_take_in_other_libraries_warnings_and_ends_of_threads(capsys):
+    def fail() -> None:
+        raise ValueError("a fault")
+
+    with logging_to_stderr(as_json=True):
+        logging.getLogger("another.library").warning("its socket is gone")
+        logging.getLogger("another.library").info("a detail of its own")
+        warnings.warn("this is old", DeprecationWarning, stacklevel=1)
+        failing = threading.Thread(target=fail, name="edgeseg-failing")
+        failing.start()
+        failing.join()
+    library, warning, thread = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (library["logger"], library["message"]) == ("another.library", "its socket is gone")
+    assert (warning["logger"], "this is old" in warning["message"]) == ("py.warnings", True)
+    assert (thread["event"], thread["thread"]) == ("thread_failed", "edgeseg-failing")
+    assert "in fail" in thread["error"]
