@@ -7,9 +7,10 @@ import pytest
 
 from edgeseg.config import UNCOMPENSATED, Compensation
 from edgeseg.errors import DeviceError, InputError
-from edgeseg.runtime.loop import STOP_S, Loop
+from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.session_loading import load
 from edgeseg.runtime.source import Frame
+from edgeseg.runtime.stage_pipeline import STOP_S
 from edgeseg.runtime.stages import FIRST_STEP_S
 from support.sessions import HeldSession
 from support.sources import ScriptedSource
@@ -61,7 +62,7 @@ class HangingStep:
             infer()
 
         monkeypatch.setattr(self.session._runner, "infer", hang)
-        monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
+        monkeypatch.setattr("edgeseg.runtime.stage_pipeline.STOP_S", 0.1)
 
     def end(self) -> None:
         """Let it go, and close it."""
@@ -98,7 +99,7 @@ def test_a_step_is_left_behind_without_an_error_when_the_loop_is_to_end_at_once(
 
 @pytest.mark.parametrize("compensation", [UNCOMPENSATED, Compensation("late-warp", "dis-ultrafast", 2)])
 def test_a_callback_that_hangs_is_named(session, monkeypatch, compensation):
-    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
+    monkeypatch.setattr("edgeseg.runtime.stage_pipeline.STOP_S", 0.1)
     is_hanging, let_go = threading.Event(), threading.Event()
 
     def hang(result) -> None:
@@ -117,7 +118,7 @@ def test_a_callback_that_hangs_is_named(session, monkeypatch, compensation):
 
 
 def test_moving_labels_that_hangs_is_named(session, monkeypatch):
-    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.1)
+    monkeypatch.setattr("edgeseg.runtime.stage_pipeline.STOP_S", 0.1)
     is_hanging, let_go = threading.Event(), threading.Event()
     source = ScriptedSource(9)
     source.allowed.release(1)
@@ -127,7 +128,7 @@ def test_moving_labels_that_hangs_is_named(session, monkeypatch):
         is_hanging.set()
         assert let_go.wait(30)
 
-    monkeypatch.setattr(loop._warp, "_moved", hang)
+    monkeypatch.setattr(loop._pipeline._warp, "_moved", hang)
     with pytest.raises(DeviceError, match="moving labels does not return"), loop:
         assert is_hanging.wait(10)
     let_go.set()
@@ -146,7 +147,7 @@ def test_a_step_is_left_behind_when_an_error_leaves_the_block(bundle, monkeypatc
 
 
 def test_a_slow_step_is_waited_for(session, monkeypatch):
-    monkeypatch.setattr("edgeseg.runtime.loop.STOP_S", 0.05)
+    monkeypatch.setattr("edgeseg.runtime.stage_pipeline.STOP_S", 0.05)
     held, source = HeldSession(session), ScriptedSource(2)
     source.allowed.release(1)
     with Loop(held, source) as loop:
