@@ -25,7 +25,8 @@ from edgeseg.export.checkpoint_source import checkpoint_source
 from edgeseg.export.sweep import Grid, plan_grid
 from edgeseg.export.tuning import CheckpointBench, Measuring
 from edgeseg.runtime.plan_grid import PlanGrid
-from edgeseg.runtime.plan_search import Objective, SearchResult, Workbench, search_plans
+from edgeseg.runtime.plan_objective import Objective
+from edgeseg.runtime.plan_search import SearchResult, Workbench, search_plans
 from edgeseg.token_plan import TokenPlan
 
 WITHIN = 0.005

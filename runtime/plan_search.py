@@ -13,16 +13,13 @@ from typing import Protocol
 import numpy as np
 
 from edgeseg.errors import InputError
-from edgeseg.metrics.latency_aware import AccuracyTable
-from edgeseg.metrics.rated_table import RatedTable
 from edgeseg.runtime.accuracy_guess import AccuracyGuess
 from edgeseg.runtime.latency_model import LatencyModel
 from edgeseg.runtime.plan_grid import PlanGrid
+from edgeseg.runtime.plan_objective import Objective
 from edgeseg.token_plan import TokenPlan
 
 SEARCHES = ("guided", "greedy", "exhaustive")
-STATISTICS = ("streaming", "expected")
-"""What is maximised: as of `edgeseg.runtime.pick.STATISTICS`."""
 SHARE_OF_THE_GRID = 5
 """A guided search measures at most one plan in this many, unless told otherwise."""
 LEAST_GUIDED = 3
@@ -44,34 +41,6 @@ class Workbench(Protocol):
     def tables(self, plan: TokenPlan | None) -> np.ndarray:
         """mIoU float64 `(W, K + 1)` at k = 0..K frames of delay, one row per way to move labels to the present; the
         first row is that of the labels as they come."""
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What is maximised: LAmIoU at a camera's frame rate, by the best of the ways to move labels."""
-
-    camera_fps: float
-    table_fps: float
-    """Frame rate of the scored videos."""
-    added_s: tuple[float, ...] = (0.0,)
-    """What each way to move labels adds to the latency, in seconds."""
-    statistic: str = "streaming"
-    """One of `STATISTICS`."""
-
-    def __post_init__(self) -> None:
-        if self.statistic not in STATISTICS:
-            raise InputError(f"unknown statistic {self.statistic!r} | known: {', '.join(STATISTICS)}")
-
-    def best(self, tables: np.ndarray, latencies_s: np.ndarray) -> tuple[float, int]:
-        """LAmIoU of the best way, and its number."""
-        scores = [
-            getattr(RatedTable(AccuracyTable(tuple(row)), self.table_fps, self.camera_fps), self.statistic)(
-                latencies_s + added
-            )
-            for row, added in zip(tables, self.added_s, strict=True)
-        ]
-        way = int(np.argmax(scores))
-        return float(scores[way]), way
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgeseg.export.tuning import CheckpointBench
     from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.plan_grid import PlanGrid
-    from edgeseg.runtime.plan_search import Objective
+    from edgeseg.runtime.plan_objective import Objective
 
 
 @click.command(name="tune")
@@ -225,7 +225,8 @@ def _proportions(text: str | None) -> tuple[float, ...] | None:
 
 
 def _objective(bench: "CheckpointBench", options: dict[str, Any], grid: "PlanGrid", progress: Any) -> "Objective":
-    from edgeseg.runtime.plan_search import Objective, planned_measurements
+    from edgeseg.runtime.plan_objective import Objective
+    from edgeseg.runtime.plan_search import planned_measurements
 
     if len(bench.ways) > 1:
         progress.stage(f"what {len(bench.ways) - 1} compensations add to a step", 1)

@@ -7,7 +7,8 @@ import numpy as np
 from benchmarks.tuning import Record, row
 from edgeseg.runtime.latency_model import TokenStack
 from edgeseg.runtime.plan_grid import PlanGrid
-from edgeseg.runtime.plan_search import Objective, search_plans
+from edgeseg.runtime.plan_objective import Objective
+from edgeseg.runtime.plan_search import search_plans
 from edgeseg.token_plan import TokenPlan
 
 GRID = PlanGrid((2, 4), (0.2, 0.4, 0.6), 2, TokenStack(64, 6))

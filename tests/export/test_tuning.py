@@ -21,7 +21,8 @@ from edgeseg.export.tuning import (
     worth_having,
 )
 from edgeseg.runtime.plan_grid import PlanGrid
-from edgeseg.runtime.plan_search import Objective, search_plans
+from edgeseg.runtime.plan_objective import Objective
+from edgeseg.runtime.plan_search import search_plans
 from edgeseg.token_plan import TokenPlan
 from support.tiny_vit import NAME, seeded
 

@@ -6,12 +6,8 @@ import pytest
 from edgeseg.errors import InputError
 from edgeseg.runtime.latency_model import TokenStack
 from edgeseg.runtime.plan_grid import PlanGrid
-from edgeseg.runtime.plan_search import (
-    Objective,
-    pareto_front,
-    planned_measurements,
-    search_plans,
-)
+from edgeseg.runtime.plan_objective import Objective
+from edgeseg.runtime.plan_search import pareto_front, planned_measurements, search_plans
 from edgeseg.token_plan import TokenPlan
 
 STACK = TokenStack(tokens=192, layers=12)
