@@ -69,12 +69,14 @@ class Camera:
             self._thread.join()
 
     def _film(self) -> None:
-        encoder, begin_s = Encoder(SIZE_HW, FPS, key_every=KEY_EVERY), time.monotonic()
+        encoder, due_s = Encoder(SIZE_HW, FPS, key_every=KEY_EVERY), time.monotonic()
         for number in range(1 << BITS):
             unit = encoder.encode(numbered(number))
-            if self._done.wait(max(0.0, begin_s + number / FPS - time.monotonic())):
+            if self._done.wait(max(0.0, due_s - time.monotonic())):
                 return
+            # From when it was sent, not from when it should have been: late pictures do not come in a burst.
             self.sent_s.append(time.monotonic())
+            due_s = self.sent_s[-1] + 1 / FPS
             self._server.send(unit, 90_000 // FPS * number)
 
 

@@ -213,7 +213,7 @@ class CameraSource(Source):
                     f"{self.name} stopped after frame {self._next - 1} | {problem}; given up after "
                     f"{time.monotonic() - lost_at_s:.1f} s"
                 )
-            problem = self._try_again(stop, min(self._limits.open_s, left_s - wait_s))
+            problem = self._try_again(stop, left_s - wait_s, problem)
             kind, wait_s = "camera_still_lost", min(2 * wait_s, self._limits.most_wait_s)
         if not stop.is_set():
             self._is_lost = False
@@ -222,18 +222,24 @@ class CameraSource(Source):
             told = event("camera_back", source=self.name, away_s=round(away_s, 3))
             _log.warning("%s: back after %.1f s", self.name, away_s, extra=told)
 
-    def _try_again(self, stop: threading.Event, limit_s: float) -> str | None:
-        """Open it once more and wait for a picture: what was wrong, or None when it came or `stop` was set."""
+    def _try_again(self, stop: threading.Event, left_s: float, before: str) -> str | None:
+        """Open it once more and wait for a picture: what was wrong, or None when it came or `stop` was set.
+
+        What was wrong `before` stands where `left_s` was less time than a camera may take to open.
+        """
         self._hanging = [reader for reader in self._hanging if reader.is_alive]
         if len(self._hanging) >= HANGING_AT_MOST:
             return f"{len(self._hanging)} calls hang in its driver"
         self._reader = self._new_reader()
         try:
-            self._reader.wait_for_size_hw(stop, limit_s)
+            self._reader.wait_for_size_hw(stop, min(self._limits.open_s, left_s))
         except (MissingPackageError, RecordingBroken):
             raise
         except CaptureEnded:
             return None
+        except Stalled as stall:
+            self._let_go()
+            return before if left_s < self._limits.open_s else str(stall)
         except (CaptureLost, EdgesegError) as error:
             self._let_go()
             # What to do is for whoever sits in front of it.

@@ -2,38 +2,45 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 
+from edgeseg.runtime import camera_reader
 from edgeseg.runtime.camera_reader import TOLD_EVERY_S, CameraReader, SkippedPictures
 from edgeseg.runtime.capture import Capture
 from edgeseg.runtime.damage import PredictedFromDamage
 
 
 class Damaged(Capture):
-    """Gives pictures that are predicted from a damaged one for some time, then a good one."""
+    """Gives pictures that are predicted from a damaged one, a tenth of a second apart on `clock_s`, then a good one."""
 
-    fps = 100.0
+    fps = 10.0
 
-    def __init__(self, seconds: float) -> None:
-        self._until_s = time.monotonic() + seconds
+    def __init__(self, pictures: int, clock_s: list[float]) -> None:
+        self._left, self._clock_s = pictures, clock_s
 
     def read(self):
-        time.sleep(0.01)
-        if time.monotonic() < self._until_s:
+        time.sleep(0.02)
+        self._clock_s[0] += 0.1
+        if self._left:
+            self._left -= 1
             raise PredictedFromDamage("it is predicted from a damaged one")
-        return time.monotonic(), np.zeros((4, 4, 3), np.uint8)
+        return self._clock_s[0], np.zeros((4, 4, 3), np.uint8)
 
     def close(self) -> None:
         pass
 
 
-def test_waiting_for_a_key_frame_is_no_stall():
-    skipped = []
-    reader = CameraReader(lambda: Damaged(0.6), "camera", lambda: skipped.append(1))
-    assert reader.take(threading.Event(), limit_s=0.3) is not None
-    assert len(skipped) > 5
-    reader.leave(1.0)
+def test_waiting_for_a_key_frame_is_no_stall(monkeypatch):
+    clock_s, skipped = [0.0], []
+    monkeypatch.setattr(camera_reader, "time", SimpleNamespace(monotonic=lambda: clock_s[0]))
+    reader = CameraReader(lambda: Damaged(30, clock_s), "camera", lambda: skipped.append(1))
+    try:
+        assert reader.take(threading.Event(), limit_s=0.3) is not None
+    finally:
+        reader.leave(10.0)
+    assert len(skipped) == 30
 
 
 def test_the_log_tells_of_the_first_skipped_picture_and_of_others_together(caplog):

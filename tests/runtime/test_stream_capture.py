@@ -67,7 +67,8 @@ def test_a_video_on_a_web_server_is_played_to_its_end_once_at_its_own_pace(serve
     source = open_camera(server.url(name), reconnection=QUICK)
     frames = read_all(source)
     assert source.counts == SourceCounts()
-    assert source.fps == pytest.approx(FPS, rel=0.1)
+    # A measured rate is that of a machine that may be away for a while.
+    assert source.fps == pytest.approx(FPS, rel={"told": 0.01, "measured": 0.5}[source.fps_origin])
     shown = levels_of(frames)
     assert shown[-1] == FRAMES - 1
     assert shown == sorted(set(shown))

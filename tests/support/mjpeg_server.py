@@ -68,12 +68,14 @@ class MjpegServer(LoopbackServer):
                 return
             request += received
         with self._changed:
-            client.sendall(_BUSY if self.refuses else _HEAD)
+            # Counted first: who has read the answer may ask for the count at once.
             if self.refuses:
                 self.refusals += 1
+                client.sendall(_BUSY)
                 client.close()
             else:
                 self.connections += 1
+                client.sendall(_HEAD)
                 self._clients.append(client)
             self._changed.notify_all()
 
