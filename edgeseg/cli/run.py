@@ -58,8 +58,7 @@ if TYPE_CHECKING:
 @sink_options
 @click.option("--summary-every", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="Log the summary so often, on standard error.")  # fmt: skip
-@click.option(LOG_JSON, is_flag=True, expose_value=False,
-              help="Log as lines of JSON on standard error, where nothing else is written then.")  # fmt: skip
+@click.option(LOG_JSON, is_flag=True, expose_value=False, help="Log as lines of JSON on standard error, errors too.")
 @click.option("--serve", metavar="[HOST:]PORT",
               help="Show it in a browser, with figures at /metrics and /healthz; on this machine alone unless HOST is "
               "another address, which needs a token.")  # fmt: skip
