@@ -84,6 +84,7 @@ def test_a_task_that_is_cancelled_stops_the_loop_and_frees_its_threads(session):
         consumer = asyncio.create_task(consume())
         await asyncio.to_thread(held.entered.acquire, timeout=10)
         consumer.cancel()
+        await asyncio.to_thread(until, loop._pipeline._stop.is_set)
         # The step that is under way ends; no other one begins.
         held.allowed.release()
         with pytest.raises(asyncio.CancelledError):
