@@ -25,6 +25,8 @@ work=
 child=
 tidy() {{
   trap "" HUP INT TERM PIPE
+  # A signal may come when it runs and before its number is noted.
+  if [ "$child" = starting ]; then child=$!; fi
   if [ -n "$child" ]; then
     kill "$child"
     waits=0
@@ -51,6 +53,7 @@ exec 3<&-
 caches="${{XDG_CACHE_HOME:-$HOME/.cache}}/edgeseg/engines"
 export TMPDIR="$work" XDG_CACHE_HOME="$work" XDG_CONFIG_HOME="$work" {variable}=ssh
 attend() {{
+  child=starting
   "$@" </dev/null >/dev/null &
   child=$!
   wait "$child"

@@ -51,12 +51,16 @@ class Panned(Video):
 
 
 class Disturbed(Source):
-    """A source whose frames are dropped, or come with another capture time than theirs."""
+    """A source whose frames are dropped, or come with another capture time than theirs.
 
-    name, fps, size_hw, paced = "disturbed", Panned.fps, SIZE_HW, True
+    Where they are dropped it is not paced: a machine that is away for a while drops no more of them.
+    """
+
+    name, fps, size_hw = "disturbed", Panned.fps, SIZE_HW
 
     def __init__(self, kind: str) -> None:
-        self._source, self._kind = VideoSource(Panned()), kind
+        self.paced = kind != "dropped"
+        self._source, self._kind = VideoSource(Panned(), paced=self.paced), kind
 
     def read(self, stop) -> Frame | None:
         frame = self._source.read(stop)
