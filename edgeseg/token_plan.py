@@ -28,7 +28,7 @@ class TokenPlan:
             if not 0 < proportion < 1:
                 why = ": no token would be left" if proportion >= 1 else ""
                 raise InputError(
-                    f"plan {self}: proportion out of range | got {proportion:g} after layer {layer}, expected more "
+                    f"plan {self}: proportion out of range | got {_in_full(proportion)} after layer {layer}, expected more "
                     f"than 0 and less than 1{why}"
                 )
         layers = [layer for layer, _ in self.cuts]
@@ -57,7 +57,7 @@ class TokenPlan:
         return cls(tuple(cuts))
 
     def __str__(self) -> str:
-        return ",".join(f"{layer}:{proportion:g}" for layer, proportion in self.cuts)
+        return ",".join(f"{layer}:{_in_full(proportion)}" for layer, proportion in self.cuts)
 
     @property
     def name(self) -> str:
@@ -86,6 +86,25 @@ class TokenPlan:
                 raise InputError(f"plan {self} leaves no token after layer {layer} | use smaller proportions")
             running[layer] = tokens
         return running
+
+    def check_stops(self, tokens: int, layers: int) -> None:
+        """Refuse a layer of the plan after which no token stops: a ranking for nothing. Arguments as of `counts`.
+
+        Raises:
+            InputError: such a layer, or what `counts` refuses.
+        """
+        for layer, going in self.counts(tokens, layers).items():
+            if going == tokens:
+                raise InputError(
+                    f"plan {self} stops none of {tokens} tokens after layer {layer} | use a proportion above 1/{tokens} "
+                    "there, or leave that layer out"
+                )
+            tokens = going
+
+
+def _in_full(proportion: float) -> str:
+    """The shortest text that reads back as the same number: rounded, it would be of another plan."""
+    return repr(float(proportion)).removesuffix(".0")
 
 
 PUBLISHED_PLANS: tuple[TokenPlan, ...] = tuple(

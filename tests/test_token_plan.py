@@ -1,5 +1,8 @@
 """Token plans: reading, names, counts, and what is refused."""
 
+import json
+
+import numpy as np
 import pytest
 
 from edgeseg.config import Configuration
@@ -15,9 +18,42 @@ def test_plan_is_read_written_and_named() -> None:
     assert TokenPlan.parse(str(plan)) == plan
 
 
+@pytest.mark.parametrize("proportion", [1 / 3, 0.33333333333, 0.4000001, 0.9999996, 1e-9, 0.1 + 0.2, 2**-40])
+def test_every_digit_of_a_plan_is_kept_when_it_is_written(proportion: float) -> None:
+    plan = TokenPlan(((3, 0.4), (5, proportion)))
+    assert TokenPlan.parse(str(plan)) == plan
+    knobs = Configuration("segmenter_ti", (192, 256), method="pause", plan=plan)
+    assert Configuration.from_dict(json.loads(json.dumps(knobs.as_dict()))) == knobs
+
+
+def test_plans_that_differ_in_a_late_digit_have_names_that_differ() -> None:
+    names = [TokenPlan.parse(f"3:{text}").name for text in ("0.4", "0.4000001", "0.40000001")]
+    assert names == ["3-0.4", "3-0.4000001", "3-0.40000001"]
+
+
+def test_proportions_of_numpy_are_written_like_any_other() -> None:
+    assert str(TokenPlan(((3, np.float64(0.4)),))) == "3:0.4"
+
+
 def test_counts_are_of_the_tokens_still_running() -> None:
     # 1024 - int(409.6) = 615; 615 - int(246.0) = 369; 369 - int(147.6) = 222
     assert TokenPlan.parse("3:0.4,5:0.4,7:0.4").counts(1024, 12) == {3: 615, 5: 369, 7: 222}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3:0.005", r"plan 3:0.005 stops none of 192 tokens after layer 3 \| use a proportion above 1/192 there"),
+        ("3:0.99,5:0.4", "plan 3:0.99,5:0.4 stops none of 2 tokens after layer 5"),
+    ],
+)
+def test_plan_with_a_layer_that_stops_no_token_is_refused_for_these_tokens(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TokenPlan.parse(text).check_stops(192, 12)
+
+
+def test_plan_whose_every_layer_stops_a_token_is_taken() -> None:
+    TokenPlan.parse("3:0.0053,5:0.0053").check_stops(192, 12)
 
 
 def test_published_plans_are_the_thirteen_of_the_source() -> None:
@@ -33,7 +69,7 @@ def test_published_plans_are_the_thirteen_of_the_source() -> None:
         ("three:0.4", "is not readable"),
         ("0:0.4", "layer out of range"),
         ("-1:0.4", "layer out of range"),
-        ("3:0", "proportion out of range"),
+        ("3:0", "plan 3:0: proportion out of range .* got 0 after layer 3"),
         ("3:1", "proportion out of range .* no token would be left"),
         ("3:1.5", "proportion out of range"),
         ("3:nan", "proportion out of range"),
