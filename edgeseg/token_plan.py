@@ -28,8 +28,8 @@ class TokenPlan:
             if not 0 < proportion < 1:
                 why = ": no token would be left" if proportion >= 1 else ""
                 raise InputError(
-                    f"plan {self}: proportion out of range | got {_in_full(proportion)} after layer {layer}, expected more "
-                    f"than 0 and less than 1{why}"
+                    f"plan {self}: proportion out of range | got {_in_full(proportion)} after layer {layer}, expected "
+                    f"more than 0 and less than 1{why}"
                 )
         layers = [layer for layer, _ in self.cuts]
         if layers != sorted(set(layers)):
@@ -96,8 +96,8 @@ class TokenPlan:
         for layer, going in self.counts(tokens, layers).items():
             if going == tokens:
                 raise InputError(
-                    f"plan {self} stops none of {tokens} tokens after layer {layer} | use a proportion above 1/{tokens} "
-                    "there, or leave that layer out"
+                    f"plan {self} stops none of {tokens} tokens after layer {layer} | use a proportion above "
+                    f"1/{tokens} there, or leave that layer out"
                 )
             tokens = going
 

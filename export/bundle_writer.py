@@ -16,7 +16,7 @@ from edgeseg import __version__
 from edgeseg.atomic import atomic_folder
 from edgeseg.bundle import Bundle, BundleConfiguration, FileRecord, Graph, Programs, configuration_digest, file_sha256
 from edgeseg.classes import ClassSet
-from edgeseg.errors import InputError
+from edgeseg.errors import ArtifactError, InputError
 from edgeseg.export.graph_stats import count_macs, count_parameters
 from edgeseg.export.variant import SavedPrograms, Variant
 from edgeseg.manifest import MANIFEST, save_manifest
@@ -109,7 +109,11 @@ class BundleWriter:
         return [self._entry(variant, stored[variant.name]) for variant in variants]
 
     def finish(self, entries: Sequence[BundleConfiguration]) -> None:
-        """Write the manifest for `entries`."""
+        """Write the manifest for `entries`.
+
+        Raises:
+            ArtifactError: it reads back as another bundle, or not at all, so that nobody could use it.
+        """
         bundle = Bundle(
             root=self.folder,
             name=self._name,
@@ -121,6 +125,20 @@ class BundleWriter:
             created_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         save_manifest(bundle)
+        self._check_reads_back(entries)
+
+    def _check_reads_back(self, entries: Sequence[BundleConfiguration]) -> None:
+        try:
+            opened = Bundle.open(self.folder)
+        except ArtifactError as error:
+            where = str(error).replace(str(self.folder), f"{self._name}.edgeseg")
+            raise ArtifactError(f"the bundle does not open again, so it was not kept | {where}") from error
+        for made, read in zip(entries, opened.configurations, strict=True):
+            if read.knobs != made.knobs:
+                raise ArtifactError(
+                    f"the bundle has another configuration than was made, so it was not kept | got {read.name}, "
+                    f"expected {made.name}"
+                )
 
     def _store_weights(self, variants: Sequence[Variant]) -> dict[str, dict[str, bool]]:
         """Write weights.bin and the graphs; per variant and role, whether the graph refers to weights.bin."""

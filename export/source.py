@@ -81,6 +81,14 @@ class Source(ABC):
         """The network as its author runs it, at the size and label stride of `knobs`; with INT8's rounding where it was
         trained with that and `knobs` are of INT8."""
 
+    def token_stack(self, size_hw: tuple[int, int]) -> TokenStack:
+        """The tokens of the encoder at an input size, and its layers.
+
+        Raises:
+            InputError: the network is no plain ViT, or the size is no multiple of its patch.
+        """
+        raise InputError(f"{self.facts.origin} has no tokens that could stop | it is {self.facts.network}")
+
 
 class TorchSource(Source):
     """A torch module.
@@ -126,13 +134,8 @@ class TorchSource(Source):
         return TorchReference(self._wrapped(network, knobs))
 
     def token_stack(self, size_hw: tuple[int, int]) -> TokenStack:
-        """The tokens of the encoder at an input size, and its layers.
-
-        Raises:
-            InputError: the network is no plain ViT, or the size is no multiple of its patch.
-        """
         if not isinstance(self._network, VitSegmenter):
-            raise InputError(f"{self.facts.origin} has no tokens that could stop | it is {self.facts.network}")
+            return super().token_stack(size_hw)
         encoder = self._network.encoder
         rows, columns = patch_grid(size_hw, encoder.size.patch)
         return TokenStack(rows * columns, len(encoder.blocks))

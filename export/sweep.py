@@ -15,6 +15,9 @@ OWN = "own"
 DENSE = "dense"
 """A value of rho: no masks, whatever the network was trained with."""
 
+LONGEST_NAME = 160
+"""Characters of a configuration's name without its precision: what files and engines add must fit into 255 with it."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -78,8 +81,9 @@ def plan_grid(sources: Sequence[Source], grid: Grid, *, sweep: bool) -> tuple[Re
         sweep: whether more than one configuration is wanted. Several precisions need no sweep: each was asked for.
 
     Raises:
-        InputError: options that exclude each other, a network without a size, networks of different classes, two
-            configurations that would have the same name, or several configurations without `sweep`.
+        InputError: options that exclude each other, a network without a size, networks of different classes, a plan
+            that does not fit, two configurations that would have the same name, one whose name is too long for a file,
+            or several configurations without `sweep`.
     """
     _check_sources(sources)
     requests = []
@@ -159,13 +163,21 @@ def parse_plans(texts: Sequence[str]) -> tuple[TokenPlan | None, ...]:
 
 
 def _planned(source: Source, knobs: Configuration, grid: Grid) -> list[Configuration]:
-    """`knobs` with each method and plan, first without where that is asked for."""
+    """`knobs` with each method and plan, first without where that is asked for.
+
+    Raises:
+        InputError: the network takes no plans, or a plan does not fit its layers or the tokens of this size.
+    """
     plans = [plan for plan in grid.plans if plan is not None]
     if plans and not source.facts.takes_plans:
         raise InputError(
             f"--plan is for networks on a plain ViT, and {source.facts.origin} has no tokens that could stop | "
             "leave --plan out"
         )
+    if plans:
+        stack = source.token_stack(knobs.size_hw)
+        for plan in plans:
+            plan.check_stops(stack.tokens, stack.layers)
     whole = [knobs] if None in grid.plans or not plans else []
     return whole + [
         replace(knobs, method=method, plan=plan) for method in grid.methods or (METHODS[0],) for plan in plans
@@ -219,6 +231,11 @@ def _check_names(requests: Sequence[Request]) -> None:
                 "export them into bundles of their own"
             )
         origins[name] = origin
+        if len(name) > LONGEST_NAME:
+            raise InputError(
+                f"a configuration's name is too long for files | got {len(name)} characters ({name}), expected at most "
+                f"{LONGEST_NAME} | give the proportions of --plan fewer digits"
+            )
 
 
 def _text(value: object) -> str:

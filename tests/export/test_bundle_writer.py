@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edgeseg.bundle import Bundle
-from edgeseg.errors import InputError
+from edgeseg.config import Configuration
+from edgeseg.errors import ArtifactError, InputError
 from edgeseg.export import bundle_writer, pipeline
 from edgeseg.export.bundle_writer import WeightStore
 from edgeseg.export.parity import ParityVideo
@@ -45,6 +46,26 @@ def test_bundle_gives_the_networks_labels_when_it_is_opened_again(
     with Session(bundle.root, entry, threads=1) as session:
         for frame in frames_rgb[:6]:
             assert (session.step(frame) == reference.step(frame)[0]).mean() >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("read_as", "message"),
+    [
+        (
+            "100 x 9",
+            r"does not open again, so it was not kept . a\.edgeseg/manifest\.json: a configuration is not readable",
+        ),
+        ([48, 32], "has another configuration than was made, so it was not kept . got tiny_48x32, expected tiny_48x64"),
+    ],
+)
+def test_bundle_that_would_not_be_read_as_it_was_made_is_not_published(
+    make_source, tmp_path, monkeypatch, read_as, message
+):
+    written = Configuration.as_dict
+    monkeypatch.setattr(Configuration, "as_dict", lambda knobs: {**written(knobs), "size_hw": read_as})
+    with pytest.raises(ArtifactError, match=message):
+        export(make_source(), tmp_path / "a.edgeseg", None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_manifest_has_parity_accuracy_and_work_of_every_configuration(make_source, tmp_path, video_data):

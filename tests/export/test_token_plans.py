@@ -169,6 +169,34 @@ def test_plan_that_does_not_fit_is_refused_and_nothing_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ("3:0.04", "plan 3:0.04 stops none of 20 tokens after layer 3"),
+        ("3:0.9,5:0.4", "plan 3:0.9,5:0.4 stops none of 2 tokens after layer 5"),
+        ("8:0.4", "got 8, expected 1 to 7"),
+        (",".join(f"{layer}:{0.1 + layer * 1e-16}" for layer in range(1, 8)), "a configuration's name is too long"),
+    ],
+)
+def test_plan_that_cannot_be_had_at_a_size_is_refused_before_any_graph_is_made(plan: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        plan_grid([source(network())], grid("none", plan), sweep=True)
+
+
+def test_plan_is_judged_by_the_tokens_of_the_size_that_is_exported() -> None:
+    vit = source(network())
+    larger = plan_grid([vit], grid("3:0.04", size_hw=(128, 160)), sweep=False)
+    assert [request.knobs.name for request in larger] == ["vit_128x160_pause3-0.04_s16"]
+
+
+def test_plan_of_many_digits_is_the_plan_of_the_graph_and_of_the_bundle(tmp_path: Path) -> None:
+    requests = plan_grid([source(network())], grid("3:0.9999996"), sweep=False)
+    bundle = export_bundle(requests, tmp_path / "a.edgeseg", data=None, options=ExportOptions(threads=1))
+    (entry,) = bundle.configurations
+    assert entry.knobs.plan == TokenPlan(((3, 0.9999996),))
+    assert entry.notes["tokens_after_layer"] == {"3": 1}
+
+
 def test_plan_for_a_network_without_tokens_is_refused() -> None:
     facts = SourceFacts("fcn", "fcn.py", CLASSES, default_size_hw=(48, 64))
     with pytest.raises(InputError, match=r"--plan is for networks on a plain ViT, and fcn\.py has no tokens"):
