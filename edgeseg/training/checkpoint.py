@@ -25,6 +25,7 @@ from edgeseg.training.trained_int8 import TrainedInt8
 FORMAT_VERSION = 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Colour = tuple[float, float, float]
 _HEADER_KEY = "edgeseg"
 _PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
 
@@ -40,9 +41,9 @@ class CheckpointMeta:
     classes: ClassSet
     input_frames: int = 1
     """1, or 2 when the network takes the frame before as well."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Subtracted from frames scaled to 0-1, per colour."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: Colour = IMAGENET_MEAN
+    """Subtracted from frames scaled to 0-1, per colour in `colour_order`."""
+    std: Colour = IMAGENET_STD
     """Divides what is left."""
     colour_order: str = "RGB"
     target_offset: int = 0
@@ -60,6 +61,11 @@ class CheckpointMeta:
     scores: dict[str, Any] = field(default_factory=dict)
     """Scores on the validation split when the checkpoint was written."""
     recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def frames_text(self) -> str:
+        """How frames are normalised, in words."""
+        return frames_text(self.mean, self.std, self.colour_order)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form, with the format's version."""
@@ -96,6 +102,12 @@ class LoadedCheckpoint:
 
     network: nn.Module
     meta: CheckpointMeta
+
+
+def frames_text(mean: Colour, std: Colour, colour_order: str) -> str:
+    """How frames are normalised, in words: `RGB, mean 0.5 0.5 0.5, deviation 0.5 0.5 0.5`."""
+    numbers = (" ".join(f"{value:.4g}" for value in colour) for colour in (mean, std))
+    return "{}, mean {}, deviation {}".format(colour_order, *numbers)
 
 
 def save_checkpoint(path: Path | str, network: nn.Module, meta: CheckpointMeta) -> None:

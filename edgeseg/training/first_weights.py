@@ -1,6 +1,7 @@
 """The weights that a training starts from: those of a checkpoint of the same architecture, fitted to the network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ def check_same_network(mine: CheckpointMeta, theirs: CheckpointMeta, path: Path 
     got, expected = (theirs.architecture, theirs.options), (mine.architecture, mine.options)
     if got[0] != expected[0] or _but_size(complete_options(*got)) != _but_size(complete_options(*expected)):
         raise ArtifactError(f"{path}: checkpoint of another network | got {got}, expected {expected}")
+
+
+def with_frames_of(mine: CheckpointMeta, theirs: CheckpointMeta) -> CheckpointMeta:
+    """`mine` with the normalisation and colour order of `theirs`: other numbers would be new to its weights."""
+    return replace(mine, mean=theirs.mean, std=theirs.std, colour_order=theirs.colour_order)
 
 
 def load_first_weights(network: nn.Module, path: Path | str, meta: CheckpointMeta) -> None:

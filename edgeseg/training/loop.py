@@ -20,7 +20,7 @@ from edgeseg.models.cwm import reset_state
 from edgeseg.models.training_outputs import GivesTrainingOutputs, TrainingOutputs
 from edgeseg.training.checkpoint import read_meta, save_checkpoint
 from edgeseg.training.csv_log import append_row, begin_log
-from edgeseg.training.first_weights import check_same_network, load_first_weights
+from edgeseg.training.first_weights import check_same_network, load_first_weights, with_frames_of
 from edgeseg.training.losses import Loss, at_label_size
 from edgeseg.training.new_network import new_network
 from edgeseg.training.objective import takes_outputs, training_loss, training_method
@@ -39,6 +39,9 @@ _LOG_EVERY = 10
 
 class Reporter(Protocol):
     """Who is told how the training goes."""
+
+    def told(self, text: str) -> None:
+        """Something about the training that its recipe does not say."""
 
     def stepped(self, step: int, loss: float) -> None:
         """`step` optimiser steps are done; the last one had this loss."""
@@ -76,8 +79,8 @@ def train(
 
     Args:
         start_from: checkpoint of the same architecture whose weights are the first ones (a dense one for a masked
-            network; a ViT's may be of another image size: its position table is resized); not read when a state is
-            resumed.
+            network; a ViT's may be of another image size: its position table is resized). Frames are normalised as
+            it was trained. Not read when a state is resumed.
         resume: go on from the state in `out`; start when there is none.
         should_stop: asked after each step; when it says yes, the state is saved and the training ends unfinished.
 
@@ -89,7 +92,7 @@ def train(
         MissingPackageError: what quantisation-aware training needs is not installed.
     """
     trainer = _Trainer(recipe, dataset, Path(out), _torch_device(device))
-    trainer.begin(start_from, resume)
+    trainer.begin(start_from, resume, reporter)
     return trainer.run(reporter, should_stop)
 
 
@@ -101,12 +104,12 @@ class _Trainer:
         self.network, self.meta = new_network(recipe, dataset)
         self.rounding = QuantisationAware(self.network, self.meta, recipe) if recipe.qat is not None else None
         self.source = SampleSource(dataset, recipe, self.meta.input_frames)
-        self.validate = Validator(dataset, recipe, self.meta)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = build_optimiser(self.network, recipe.optimiser)
         layers = self.network.modules()
         self.norms = {layer: layer.momentum for layer in layers if isinstance(layer, nn.BatchNorm2d)}
         self.loss: Loss
+        self.validate: Validator
         self.with_outputs = takes_outputs(recipe)
         self.method = training_method(recipe, self.network)
         self.mixed = recipe.run.mixed_precision and device.type == "cuda"
@@ -117,14 +120,14 @@ class _Trainer:
     def state_path(self) -> Path:
         return self.out / STATE_FILE
 
-    def begin(self, start_from: Path | str | None, resume: bool) -> None:
+    def begin(self, start_from: Path | str | None, resume: bool, reporter: Reporter | None) -> None:
         """Bring weights, optimiser and counters to where the training starts or goes on."""
         if self.state_path.exists():
             if not resume:
                 raise InputError(f"{self.out} already holds a training | go on with --resume, or choose another --out")
             self._resume()
         elif start_from is not None:
-            self._start_from(start_from)
+            self._start_from(start_from, reporter)
         elif self.rounding is not None:
             raise InputError(
                 "--qat without a checkpoint to go on from: rounding is learnt by a trained network | give it with "
@@ -138,15 +141,19 @@ class _Trainer:
         weights = class_weights(self.recipe.loss.class_weights, self.source.class_shares())
         on_device = None if weights is None else torch.from_numpy(weights).to(self.device)
         self.loss = training_loss(self.recipe, self.method, self.meta.classes, on_device)
+        self.validate = Validator(self.dataset, self.recipe, self.meta)
         begin_log(self.out / LOG_FILE, self.step)
 
-    def _start_from(self, path: Path | str) -> None:
+    def _start_from(self, path: Path | str, reporter: Reporter | None) -> None:
         meta = read_meta(path)
         check_same_network(self.meta, meta, path)
         refuse_trained_on(meta.trained_on, self.dataset, self.recipe.data.val_split, str(path))
         if self.rounding is not None:
             self.rounding.check_start(meta, path)
         load_first_weights(self.network, path, meta)
+        usual, self.meta = self.meta.frames_text, with_frames_of(self.meta, meta)
+        if reporter and self.meta.frames_text != usual:
+            reporter.told(f"frames as {path} was trained on: {self.meta.frames_text}")
         self._remember(trainings(meta.trained_on))
         if self.rounding is not None:
             self.meta = replace(self.meta, int8=self.rounding.calibrate(self.source, self._look))
@@ -160,7 +167,8 @@ class _Trainer:
             self._training_outputs(inputs[-1], number)
 
     def _inputs(self, frames: Tensor) -> list[Tensor]:
-        return network_inputs(frames.to(self.device), self.meta.input_frames, self.meta.mean, self.meta.std)
+        meta = self.meta
+        return network_inputs(frames.to(self.device), meta.input_frames, meta.mean, meta.std, meta.colour_order)
 
     def _remember(self, before: Sequence[dict[str, Any]]) -> None:
         """Write into the metadata what the first weights were trained on."""
@@ -185,6 +193,10 @@ class _Trainer:
             self.rounding.restore(int8)
             self.meta = replace(self.meta, int8=int8)
         self._remember(counters.get("before", ()))
+        # A state of before this was kept is of a training that gave its network the usual frames.
+        if frames := counters.get("frames"):
+            mean, std = tuple(frames["mean"]), tuple(frames["std"])
+            self.meta = replace(self.meta, mean=mean, std=std, colour_order=frames["colour_order"])
 
     def run(self, reporter: Reporter | None, should_stop: Callable[[], bool]) -> TrainingResult:
         """Train to the last step, or until told to stop."""
@@ -278,6 +290,7 @@ class _Trainer:
             "recipe": self.recipe.as_dict(),
             "before": self.meta.trained_on.get("before", []),
             "int8": self.meta.int8.as_dict() if self.meta.int8 else None,
+            "frames": {"mean": self.meta.mean, "std": self.meta.std, "colour_order": self.meta.colour_order},
         }
         save_state(self.state_path, self.network, self.optimiser, counters)
 

@@ -62,6 +62,9 @@ class ProgressBar:
     ) -> None:
         self._progress.stop()
 
+    def told(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
     def stepped(self, step: int, loss: float) -> None:
         if self._first_step is None:
             self._first_step = step

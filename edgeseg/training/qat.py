@@ -22,9 +22,6 @@ _SAME = {
     "auxiliary": "[pausing]",
     "target_offset": "sequence.target_offset",
     "frame_stride": "sequence.frame_stride",
-    "mean": "normalisation",
-    "std": "normalisation",
-    "colour_order": "normalisation",
 }
 """What of a checkpoint's metadata training must not change -> where a recipe says it."""
 

@@ -26,6 +26,8 @@ def shipped_recipes() -> dict[str, str]:
     return {name: (folder / f"{name}.toml").read_text(encoding="utf-8") for name in names}
 
 
+_OF_FIRST_WEIGHTS = ("mean", "std", "colour_order")
+"""What no recipe decides."""
 _OF_QAT = ("lr", "min_lr", "schedule", "steps", "warmup_steps")
 """Keys of the optimiser that quantisation-aware training decides."""
 
@@ -110,6 +112,8 @@ def _parse(cls: type, table: Any, where: str) -> Any:
     if unknown := [key for key in table if key not in known]:
         inside = [f"{name}.{unknown[0]}" for name in known if unknown[0] in _keys_of(hints[name])]
         meant = f" | did you mean {' or '.join(prefix + key for key in inside)}?" if inside else ""
+        if unknown[0] in _OF_FIRST_WEIGHTS:
+            meant = " | frames are normalised as the first weights were trained, which edgeseg import is told"
         raise InputError(
             f"recipe: unknown key {prefix}{unknown[0]} | known: {', '.join(prefix + key for key in known)}{meant}"
         )

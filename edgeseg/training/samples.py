@@ -170,13 +170,19 @@ def prefetched(source: SampleSource, numbers: range, threads: int) -> Iterator[I
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def network_inputs(frames: Tensor, input_frames: int, mean: tuple[float, ...], std: tuple[float, ...]) -> list[Tensor]:
+def network_inputs(
+    frames: Tensor, input_frames: int, mean: tuple[float, ...], std: tuple[float, ...], colour_order: str
+) -> list[Tensor]:
     """What the network sees one after the other: float32 `(B, 3 * input_frames, H, W)`, normalised, older frame first.
 
     Args:
-        frames: uint8 `(B, frames, 3, H, W)`.
+        frames: uint8 `(B, frames, 3, H, W)`, RGB, 0-255.
+        mean: of frames scaled to 0-1, per colour in `colour_order`, as `std`.
+        colour_order: `RGB` or `BGR`, what the network takes.
     """
     shape = (1, 1, 3, 1, 1)
+    if colour_order == "BGR":
+        frames = frames.flip(2)
     scaled = (frames.float() / 255 - torch.tensor(mean, device=frames.device).view(shape)) / torch.tensor(
         std, device=frames.device
     ).view(shape)

@@ -111,7 +111,8 @@ class Validator:
         frames = [max(0, index - self._meta.frame_stride * back) for back in reversed(range(self._meta.input_frames))]
         resized = [fit(video.size_hw, self._recipe.data.size_hw).frame(video.frame_rgb(each)) for each in frames]
         stacked = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).unsqueeze(0).to(device)
-        return network_inputs(stacked, self._meta.input_frames, self._meta.mean, self._meta.std)[0]
+        meta = self._meta
+        return network_inputs(stacked, meta.input_frames, meta.mean, meta.std, meta.colour_order)[0]
 
     def _score(self, matrix: ConfusionMatrix, video: Video, index: int, logits: Tensor) -> None:
         size_hw = self._recipe.data.size_hw

@@ -46,6 +46,9 @@ class Losses:
         self.values: list[float] = []
         self.validations: list[int] = []
 
+    def told(self, text: str) -> None:
+        pass
+
     def stepped(self, step: int, loss: float) -> None:
         self.values.append(loss)
 
@@ -103,7 +106,7 @@ def test_batch_norms_learn_from_the_last_pass_of_a_sequence_only(square_root: Pa
     assert checkpoint is not None
     network = load_checkpoint(checkpoint, cwm=False).network
     frames = SampleSource(dataset, recipe, 1).batch(0).frames
-    last = network_inputs(frames, 1, IMAGENET_MEAN, IMAGENET_STD)[-1]
+    last = network_inputs(frames, 1, IMAGENET_MEAN, IMAGENET_STD, "RGB")[-1]
     # The first norm follows the stem, which has no mask: it starts at mean 0 and keeps 1 - 0.1 of it.
     mean = network.backbone.conv1(last).mean((0, 2, 3)).detach()
     torch.testing.assert_close(network.backbone.bn1.running_mean, 0.1 * mean, rtol=1e-3, atol=1e-5)

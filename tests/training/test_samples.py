@@ -149,8 +149,14 @@ def test_class_shares_are_counted_over_the_split() -> None:
 def test_network_inputs_join_frames_older_first_and_normalise() -> None:
     frames = torch.zeros(1, 3, 3, 1, 1, dtype=torch.uint8)
     frames[0, :, :, 0, 0] = torch.tensor([[0, 0, 0], [51, 51, 51], [255, 255, 255]])
-    inputs = network_inputs(frames, 2, mean=(0.0, 0.0, 0.5), std=(1.0, 1.0, 0.5))
+    inputs = network_inputs(frames, 2, mean=(0.0, 0.0, 0.5), std=(1.0, 1.0, 0.5), colour_order="RGB")
     assert [each[0, :, 0, 0].tolist() for each in inputs] == [
         pytest.approx([0, 0, -1, 0.2, 0.2, -0.6]),
         pytest.approx([0.2, 0.2, -0.6, 1, 1, 1]),
     ]
+
+
+def test_network_inputs_are_normalised_in_the_order_that_the_network_takes() -> None:
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 1, 3, 1, 1)
+    (blue_first,) = network_inputs(red, 1, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 0.5), colour_order="BGR")
+    assert blue_first[0, :, 0, 0].tolist() == pytest.approx([-0.1, -0.2, 1.4])

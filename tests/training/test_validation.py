@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -93,3 +95,29 @@ def test_network_stays_in_training_mode(square_root: Path) -> None:
 def test_offset_beyond_every_video_is_refused(square_root: Path) -> None:
     with pytest.raises(InputError, match="no frame can be scored"):
         validator(square_root, target_offset=12)(Brightness(), CPU)
+
+
+class Warmth(nn.Module):
+    """Class 1 where the third channel is above the first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((torch.zeros_like(x[:, :1]), x[:, 2:3] - x[:, :1]), 1)
+
+
+def test_network_is_scored_on_frames_in_its_own_colour_order(tmp_path: Path) -> None:
+    # Red frames all of class 1: only a network that gets blue first finds its third channel above the first.
+    for kind, image in (
+        ("frames", np.full((32, 48, 3), (0, 0, 255), np.uint8)),
+        ("labels", np.ones((32, 48), np.uint8)),
+    ):
+        for split in ("train", "val"):
+            (tmp_path / kind / split / "a").mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / kind / split / "a" / "0.png"), image)
+    (tmp_path / "dataset.toml").write_text('name = "red"\nfps = 10.0\n[classes]\nnames = ["cold", "warm"]\n')
+    dataset = open_dataset(tmp_path)
+    recipe = parse_recipe({"name": "test", "data": {"size_hw": [32, 48]}})
+    scores = [
+        Validator(dataset, recipe, CheckpointMeta("x", {}, dataset.classes, colour_order=order))(Warmth(), CPU).miou
+        for order in ("RGB", "BGR")
+    ]
+    assert scores == [0, 1]
