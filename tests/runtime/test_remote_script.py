@@ -17,9 +17,9 @@ def empty_archive() -> bytes:
 
 def test_a_command_is_stopped_when_the_signal_comes_before_its_number_is_noted(tmp_path):
     command, log = tmp_path / "edgeseg", tmp_path / "log"
-    command.write_text(
-        f'#!/bin/sh\ntrap "echo stopped >>{log}; exit 143" TERM\necho begun >>{log}\nfor number in $(seq 200); do sleep 0.1; done\n'
-    )
+    lines = ("#!/bin/sh", f'trap "echo stopped >>{log}; exit 143" TERM', f"echo begun >>{log}",
+             "for number in $(seq 200); do sleep 0.1; done")  # fmt: skip
+    command.write_text("\n".join(lines))
     command.chmod(0o755)
     archive = empty_archive()
     script = measuring_script([str(command)], [["profile"]], len(archive), "")
