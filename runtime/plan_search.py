@@ -132,7 +132,7 @@ def planned_measurements(search: str, grid: PlanGrid, budget: int | None) -> int
     most = len(grid)
     if search == "greedy":
         # Behind each cut one layer fewer is left for the next.
-        most = 1 + sum(singles - n * len(grid.proportions) for n in range(grid.most_cuts))
+        most = 1 + sum(singles - n * singles // len(grid.layers) for n in range(grid.most_cuts))
     elif search == "guided":
         least = min(LEAST_GUIDED, most)
         most = max(least, most // SHARE_OF_THE_GRID) if budget is None else most
@@ -177,12 +177,15 @@ class _Run:
         fixed: tuple[tuple[int, float], ...] = ()
         for number in range(1, self._grid.most_cuts + 1):
             before = self._best()
-            for cut in [plan.cuts[0] for plan in self._grid.single_cuts]:
+            for cut in [single.cuts[0] for single in self._grid.single_cuts]:
                 if cut[0] in dict(fixed):
+                    continue
+                plan = self._grid.same_as(TokenPlan(tuple(sorted((*fixed, cut)))))
+                if plan in self.trials:
                     continue
                 if self._is_spent:
                     return f"the budget of {self._budget} measurements is spent"
-                self._measure(TokenPlan(tuple(sorted((*fixed, cut)))))
+                self._measure(plan)
             best = self._best()
             if best.lamiou <= before.lamiou or best.plan is None:
                 return f"cut {number} no longer helps"

@@ -128,12 +128,53 @@ def test_a_fifth_of_the_grid_is_the_budget_of_a_guided_search_by_default():
         ((3,), (0.4, 1.0), 1, "proportion out of range"),
         ((3, 3), (0.4,), 1, "--layers names at least one value, each once"),
         ((3,), (), 1, "--proportions names at least one value"),
+        ((), (0.4,), 1, r"--layers names no layer \| of a range the lower one comes first, as in 3-7"),
+        ((3,), (0.0, 0.2), 1, "--proportions: proportion out of range . got 0, expected more than 0 and less than 1"),
+        ((3,), (0.4, float("nan")), 1, "--proportions: proportion out of range . got nan"),
+        ((3,), (1e-9, 0.4), 1, "--proportions: 1e-09 stops none of 192 tokens . use one above 1/192"),
         ((3, 5), (0.4,), 3, "--max-layers lies between"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused(layers, proportions, cuts, words):
     with pytest.raises(InputError, match=words):
         PlanGrid(layers, proportions, cuts, STACK)
+
+
+def test_proportions_that_stop_as_many_tokens_are_one_plan():
+    # Of 192 tokens both 0.2 and 0.2000001 stop 38.
+    grid = PlanGrid((3, 5), (0.2000001, 0.2, 0.4), 2, STACK)
+    same = PlanGrid((3, 5), (0.2, 0.4), 2, STACK)
+    assert grid.plans == same.plans
+    assert [str(each) for each in grid.single_cuts] == ["3:0.2", "3:0.4", "5:0.2", "5:0.4"]
+
+
+def test_second_cut_that_stops_nothing_makes_no_plan_of_its_own():
+    # 0.8 leaves 2 of 8 tokens; 0.2 of those is none, so that 3:0.8,5:0.2 is 3:0.8.
+    grid = PlanGrid((3, 5), (0.2, 0.8), 2, TokenStack(8, 12))
+    assert [str(each) for each in grid.plans if each is not None and len(each.cuts) == 2] == [
+        "3:0.2,5:0.2",
+        "3:0.2,5:0.8",
+        "3:0.8,5:0.8",
+    ]
+
+
+@pytest.mark.parametrize("search", ["greedy", "guided", "exhaustive"])
+def test_no_plan_is_measured_under_two_names(search):
+    stack = TokenStack(8, 12)
+    grid = PlanGrid((3, 5, 7), (0.2, 0.25, 0.6, 0.8), 3, stack)
+    device = MadeUp()
+    search_plans(search, grid, device, objective())
+    running = [tuple(stack.per_layer(each)) for each in device.measured]
+    assert len(set(running)) == len(running)
+    assert set(device.measured) <= set(grid.plans)
+
+
+def test_greedy_search_stands_in_for_a_cut_that_its_grid_has_under_another_name():
+    # Of 8 tokens 0.3 stops 2 as 0.25 does, of the 4 that 0.5 leaves 1 as 0.25 does: 3:0.5,5:0.3 is 3:0.5,5:0.25.
+    grid = PlanGrid((3, 5), (0.25, 0.3, 0.5), 2, TokenStack(8, 12))
+    assert grid.same_as(plan("3:0.5,5:0.3")) == plan("3:0.5,5:0.25")
+    with pytest.raises(InputError, match=r"plan 3:0\.5,7:0\.5 is not in the grid"):
+        grid.same_as(plan("3:0.5,7:0.5"))
 
 
 def test_unknown_names_are_refused():
