@@ -1,5 +1,6 @@
 """The weights that a training starts from: those of a checkpoint of the same architecture, fitted to the network."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgeseg.errors import ArtifactError
-from edgeseg.models.registry import complete_options
+from edgeseg.models.registry import NETWORKS, complete_options, network_options
 from edgeseg.models.vit import patch_grid, resize_position_table
 from edgeseg.models.vit_segmenter import VitSegmenter
 from edgeseg.training.checkpoint import CheckpointMeta, load_weights, read_tensors
@@ -18,11 +19,21 @@ def check_same_network(mine: CheckpointMeta, theirs: CheckpointMeta, path: Path 
     """Refuse the checkpoint at `path` as a start of another network; the image size alone may differ.
 
     Raises:
-        ArtifactError: it is of another architecture, or was built with other options.
+        ArtifactError: it is of another architecture, or was built with other options; the message names those, and
+            the overrides of the recipe that would train it.
     """
-    got, expected = (theirs.architecture, theirs.options), (mine.architecture, mine.options)
-    if got[0] != expected[0] or _but_size(complete_options(*got)) != _but_size(complete_options(*expected)):
-        raise ArtifactError(f"{path}: checkpoint of another network | got {got}, expected {expected}")
+    got, expected, refused = theirs.architecture, mine.architecture, f"{path}: checkpoint of another network"
+    if got not in NETWORKS or network_options(got) != network_options(expected):
+        raise ArtifactError(
+            f"{refused} | got {got}, expected {expected} | give a checkpoint of {expected}, or a recipe of {got}"
+        )
+    has, wanted = complete_options(got, theirs.options), complete_options(expected, mine.options)
+    differing = [key for key in has if key != "size_hw" and has[key] != wanted.get(key)]
+    if got != expected or differing:
+        raise ArtifactError(
+            f"{refused} | got {got}{_with(has, differing)}, expected {expected}{_with(wanted, differing)} | "
+            f"train on as it is {_ways(got if got != expected else None, {key: has[key] for key in differing})}"
+        )
 
 
 def with_frames_of(mine: CheckpointMeta, theirs: CheckpointMeta) -> CheckpointMeta:
@@ -49,8 +60,23 @@ def load_first_weights(network: nn.Module, path: Path | str, meta: CheckpointMet
     load_weights(network, tensors, str(path))
 
 
-def _but_size(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != "size_hw"}
+def _with(options: dict[str, Any], keys: Sequence[str]) -> str:
+    text = ", ".join(f"{key} {'none' if options.get(key) is None else options[key]}" for key in keys)
+    return f" with {text}" if text else ""
+
+
+def _ways(name: str | None, options: dict[str, Any]) -> str:
+    """How a recipe comes to train the network `name` (None: the one that it trains), built with `options`."""
+    settings = {**({"name": name} if name else {}), **options}
+    given = [f"--set network.{key}={_toml(value)}" for key, value in settings.items() if value is not None]
+    unset = [f"network.{key}" for key, value in settings.items() if value is None]
+    ways = [f"with {' '.join(given)}"] if given else []
+    return ", ".join([*ways, f"by a recipe without {', '.join(unset)}"] if unset else ways)
+
+
+def _toml(value: Any) -> str:
+    """`value` as `--set` takes it, without blanks, which a shell would need quotes for."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _on_grid_of(network: VitSegmenter, tensors: dict[str, Tensor], size_hw: Sequence[int]) -> dict[str, Tensor]:

@@ -7,10 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from edgeseg.classes import CAMVID
 from edgeseg.data.open import open_dataset
-from edgeseg.errors import InputError
+from edgeseg.errors import ArtifactError, InputError
 from edgeseg.models.registry import build_network
 from edgeseg.training.checkpoint import CheckpointMeta, read_meta, save_checkpoint
+from edgeseg.training.first_weights import check_same_network
 from edgeseg.training.loop import train
 from edgeseg.training.losses import at_label_size
 from edgeseg.training.progress import ProgressBar
@@ -99,3 +101,63 @@ def test_recipe_that_names_a_normalisation_is_refused() -> None:
         InputError, match=r"unknown key data\.mean .*as the first weights were trained, which edgeseg import"
     ):
         parse_recipe({"name": "tiny", "data": {"mean": [0.5, 0.5, 0.5]}})
+
+
+def meta_of(architecture: str, **options: Any) -> CheckpointMeta:
+    return CheckpointMeta(architecture, options, CAMVID)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine", "message"),
+    [
+        (
+            meta_of("segmenter_ti", size_hw=[192, 256]),
+            meta_of("segmenter_ti", size_hw=[192, 256], decoder="linear"),
+            "start.safetensors: checkpoint of another network | got segmenter_ti with decoder mask, expected "
+            "segmenter_ti with decoder linear | train on as it is with --set network.decoder=mask",
+        ),
+        (
+            meta_of("segmenter_s"),
+            meta_of("segmenter_ti", decoder="linear"),
+            "start.safetensors: checkpoint of another network | got segmenter_s with decoder mask, expected "
+            "segmenter_ti with decoder linear | train on as it is with --set network.name=segmenter_s --set "
+            "network.decoder=mask",
+        ),
+        (
+            meta_of("segvit_ti", cascade=(3, 12), shrink_layer=8),
+            meta_of("segvit_ti"),
+            "start.safetensors: checkpoint of another network | got segvit_ti with cascade [3, 12], shrink_layer 8, "
+            "expected segvit_ti with cascade none, shrink_layer 6 | train on as it is with --set network.cascade=[3,12] "
+            "--set network.shrink_layer=8",
+        ),
+        (
+            meta_of("segvit_ti", cascade=[12]),
+            meta_of("segvit_ti", cascade=[12], prune_heads="fcn"),
+            "start.safetensors: checkpoint of another network | got segvit_ti with prune_heads none, expected "
+            "segvit_ti with prune_heads fcn | train on as it is by a recipe without network.prune_heads",
+        ),
+        (
+            meta_of("swiftnet_r18", width=0.5),
+            meta_of("segmenter_ti", decoder="linear"),
+            "start.safetensors: checkpoint of another network | got swiftnet_r18, expected segmenter_ti | give a "
+            "checkpoint of segmenter_ti, or a recipe of swiftnet_r18",
+        ),
+        (
+            meta_of("hal_9000"),
+            meta_of("segmenter_ti"),
+            "start.safetensors: checkpoint of another network | got hal_9000, expected segmenter_ti | give a "
+            "checkpoint of segmenter_ti, or a recipe of hal_9000",
+        ),
+    ],
+    ids=["option", "size of a ViT", "list and number", "none", "family", "unknown"],
+)
+def test_start_of_another_network_is_refused_with_what_differs_and_what_to_set(
+    theirs: CheckpointMeta, mine: CheckpointMeta, message: str
+) -> None:
+    with pytest.raises(ArtifactError) as refused:
+        check_same_network(mine, theirs, "start.safetensors")
+    assert str(refused.value) == message
+
+
+def test_start_of_another_image_size_is_accepted_when_all_else_is_the_same() -> None:
+    check_same_network(meta_of("segmenter_ti", size_hw=[32, 48]), meta_of("segmenter_ti", decoder="mask"), "start")
