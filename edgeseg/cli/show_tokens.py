@@ -96,15 +96,21 @@ def _of_bundle(name: str, choice: TokenChoice) -> "tuple[Variant, ClassSet]":
 
 
 def _configuration(bundle: "Bundle", name: str | None) -> "BundleConfiguration":
-    """The one named, or the most accurate of those with a plan."""
+    """The one named, or the most accurate of those with a plan by which the image decides."""
     from edgeseg.errors import InputError
 
     if name is not None:
         return bundle.configuration(name)
     planned = [entry for entry in bundle.configurations if entry.knobs.plan is not None]
+    seeing = [entry for entry in planned if entry.knobs.method != "pause-random"]
+    if planned and not seeing:
+        raise InputError(
+            f"{bundle.name}: where tokens stop, places are drawn by lot, whatever the image shows | export with "
+            "--method pause, early-exit or prune"
+        )
     if not planned:
         raise InputError(
             f"{bundle.name}: all tokens go through all layers in every configuration | export a ViT with "
             "--plan 3:0.4,5:0.4, or give its checkpoint with --plan"
         )
-    return max(planned, key=lambda entry: entry.accuracy.miou[0] if entry.accuracy else -1.0)
+    return max(seeing, key=lambda entry: entry.accuracy.miou[0] if entry.accuracy else -1.0)

@@ -85,6 +85,32 @@ def test_bundle_gives_a_picture_of_its_configuration_with_a_plan(place: Path, tm
     assert (tmp_path / "t.png").is_file()
 
 
+def exported(place: Path, bundle: Path, *methods: str) -> None:
+    line = ["export", place / "vit.safetensors", "--plan", "1:0.5", "--labels-stride", 16, "--sweep", "--size", "64x80",
+            "--out", bundle]  # fmt: skip
+    for method in methods:
+        line += ["--method", method]
+    result = CliRunner().invoke(main, [str(word) for word in line])
+    assert result.exit_code == 0, result.output
+
+
+def test_bundle_gives_a_picture_of_the_one_that_sees_when_places_of_another_are_drawn_by_lot(
+    place: Path, tmp_path: Path
+) -> None:
+    exported(place, tmp_path / "both.edgeseg", "pause-random", "pause")
+    result = show(tmp_path / "both.edgeseg", "--image", place / "frame.png", "--out", tmp_path / "t.png")
+    assert result.exit_code == 0, result.output
+    assert "configuration  segmenter_ti_64x80_pause1-0.5_s16" in result.stdout
+
+
+def test_bundle_is_refused_when_all_its_places_are_drawn_by_lot(place: Path, tmp_path: Path) -> None:
+    exported(place, tmp_path / "lot.edgeseg", "pause-random")
+    result = show(tmp_path / "lot.edgeseg", "--image", place / "frame.png", "--out", tmp_path / "t.png")
+    assert result.exit_code == 2
+    assert "places are drawn by lot, whatever the image shows | export with --method pause" in result.stderr
+    assert not (tmp_path / "t.png").exists()
+
+
 @pytest.mark.parametrize(
     ("network", "options", "words"),
     [
