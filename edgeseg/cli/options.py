@@ -1,15 +1,32 @@
 """What several commands read and show alike."""
 
+import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edgeseg.errors import InputError
 
-FRAME_RATE = click.FloatRange(min=0, min_open=True)
+_LINE_EVERY_S = 15.0
+"""Seconds between two lines about the same work where there is no terminal."""
+
+
+class _FrameRate(click.FloatRange):
+    """A positive number: `nan` and `inf`, which a range lets through, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        rate = float(super().convert(value, param, ctx))
+        if not math.isfinite(rate):
+            self.fail(f"{value} is not a number of frames per second.", param, ctx)
+        return rate
+
+
+FRAME_RATE = _FrameRate(min=0, min_open=True)
 """Frames per second."""
 
 
@@ -57,7 +74,8 @@ def parse_size_hw(text: str) -> tuple[int, int]:
 def measuring_bar(what: str = "measuring") -> Iterator[Callable[[str, float], None]]:
     """A bar on standard error for long work on one thing after another: call it with a name and the share done.
 
-    On the far side of ssh it is lines, which the near side turns into its own bar.
+    On the far side of ssh it is lines, which the near side turns into its own bar. Where there is no terminal it is a
+    line now and then.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -69,9 +87,22 @@ def measuring_bar(what: str = "measuring") -> Iterator[Callable[[str, float], No
         return
     columns = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
     console = Console(stderr=True)
-    # Without a terminal even a transient bar leaves an empty line.
-    with Progress(
-        *columns, TextColumn("{task.description}"), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    if not console.is_terminal:
+        yield _lines_now_and_then(what)
+        return
+    with Progress(*columns, TextColumn("{task.description}"), console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda name, share: bar.update(task, description=name, completed=share)
+
+
+def _lines_now_and_then(what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[str, float], None]:
+    """Tells how far work is every `_LINE_EVERY_S`: nothing of what is done before."""
+    last_s = clock()
+
+    def tell(name: str, share: float) -> None:
+        nonlocal last_s
+        if clock() - last_s >= _LINE_EVERY_S:
+            last_s = clock()
+            click.echo(f"{what}: {100 * share:.0f} %, {name}", err=True)
+
+    return tell
