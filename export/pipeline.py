@@ -84,7 +84,6 @@ def export_bundle(
         for source in {id(request.source): request.source for request in requests}.values():
             data.check_network(classes, source.facts.trained_on, source.facts.origin)
     kept = _kept_variants(requests, out) if options.add else []
-    progress.stage("graphs", len(requests))
     made = [
         _with_programs(each, options.formats, progress)
         for each in _made(requests, data, calibration, options, progress)
@@ -93,8 +92,10 @@ def export_bundle(
         entries = writer.write_graphs([*kept, *(each.variant for each in made)])
         video = parity_video(data.dataset if data else None, data.split if data else None)
         checked = list(entries[: len(kept)])
-        for each, entry in zip(made, entries[len(kept) :], strict=True):
-            checked.append(_checked(each, entry, writer.folder, video, progress))
+        for number, (each, entry) in enumerate(zip(made, entries[len(kept) :], strict=True), 1):
+            progress.stage(f"parity of {each.variant.name} ({number} of {len(made)})", 1)
+            checked.append(_checked(each, entry, writer.folder, video))
+            progress.advance()
         if data is not None:
             checked[len(kept) :] = _scored(checked[len(kept) :], writer.folder, data, options, progress)
         progress.stage("manifest", 1)
@@ -136,16 +137,19 @@ def _made(
     progress: Progress,
 ) -> Iterator[_Made]:
     """The variants of `requests`; those that differ in precision alone are made from one set of FP32 graphs."""
-    progress.stage("graphs", len(requests))
-    for (_, knobs), group in groupby(requests, key=lambda request: (id(request.source), request.knobs.exact)):
-        wanted = list(group)
+    groups = [
+        (knobs, list(group))
+        for (_, knobs), group in groupby(requests, key=lambda request: (id(request.source), request.knobs.exact))
+    ]
+    for number, (knobs, wanted) in enumerate(groups, 1):
+        progress.stage(f"graphs of {knobs.name} ({number} of {len(groups)})", 1)
         source = wanted[0].source
         base = _finished(source.variant(knobs), source, options.weights)
+        progress.advance()
         lower = None
         for request in wanted:
             if request.knobs.is_exact:
                 yield _Made(request, base)
-                progress.advance()
                 continue
             if lower is None:
                 steady = SteadyState(base, calibration, on_frame=progress.advance) if calibration is not None else None
@@ -158,8 +162,10 @@ def _made(
 def _with_programs(made: _Made, formats: Sequence[str], progress: Progress) -> _Made:
     if not formats:
         return made
-    progress.stage(f"programs {made.variant.name}", 1)
-    return replace(made, variant=with_programs(made.variant, formats))
+    progress.stage(f"programs of {made.variant.name}", 1)
+    variant = with_programs(made.variant, formats)
+    progress.advance()
+    return replace(made, variant=variant)
 
 
 def is_calibrated(request: Request) -> bool:
@@ -200,17 +206,13 @@ def _finished(variant: Variant, source: Source, weights: str) -> Variant:
     return replace(variant, graphs=graphs, notes=notes)
 
 
-def _checked(
-    made: _Made, entry: BundleConfiguration, folder: Path, video: ParityVideo, progress: Progress
-) -> BundleConfiguration:
-    progress.stage(f"parity {made.variant.name}", 1)
+def _checked(made: _Made, entry: BundleConfiguration, folder: Path, video: ParityVideo) -> BundleConfiguration:
     reference = made.request.source.reference(made.request.knobs)
     parity = check_parity(made.variant, reference, video, folder=folder, entry=entry)
     if made.loss is not None:
         parity = replace(parity, **vars(made.loss))
     entry = replace(entry, parity=parity)
     programs = check_programs(entry, reference, video, folder=folder)
-    progress.advance()
     return replace(entry, programs=programs)
 
 
@@ -224,7 +226,7 @@ def _scored(
     runs = sum(expected_runs(data, stateful=each.knobs.stateful, max_offset=options.max_offset) for each in entries)
     moved = len(moving(options.compensations))
     beside = f", as labels come and moved in {moved} way{'' if moved == 1 else 's'}" if moved else ""
-    progress.stage(f"accuracy of {len(entries)} configurations{beside}", runs)
+    progress.stage(f"accuracy of {len(entries)} configuration{'' if len(entries) == 1 else 's'}{beside}", runs)
     accuracies = configuration_accuracies(
         folder,
         entries,

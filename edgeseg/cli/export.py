@@ -102,6 +102,10 @@ def command(network: str, out: Path, as_json: bool, **options: Any) -> None:
     same: name, size_hw, mean, std, colour_order, input_layout, output, target_offset, and tables [classes] (names,
     palette, ignore_value, movable) and [trained_on] (dataset, splits).
 
+    The accuracy tables take most of the time: each configuration runs on every frame of the split, a masked one once
+    per delay. --sweep multiplies what is given by three sizes and two strides; --size and --labels-stride hold it to
+    those that you want. Without a terminal, what it is at is told on standard error, stage by stage.
+
     \b
     edgeseg export runs/camvid/checkpoint.safetensors --data camvid --out camvid.edgeseg --sweep
     edgeseg export mynets.fcn:build --classes road,car --size 360x480 --rho 0.25 --out fcn.edgeseg
