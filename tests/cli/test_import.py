@@ -111,6 +111,16 @@ def test_verbose_lists_the_names_of_a_refused_import(tmp_path: Path) -> None:
     assert "backbone.bn1.bias" in result.stdout
 
 
+@pytest.mark.parametrize("partial", ["", "--partial"])
+def test_narrower_weights_are_refused_and_nothing_is_written(tmp_path: Path, partial: str) -> None:
+    write_swiftnet(tmp_path / "w.pth")
+    line = f"import {tmp_path}/w.pth --network swiftnet_r18 --classes road,car,sky {partial}"
+    result = invoke(f"{line} --out {tmp_path}/net.safetensors")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "nothing in it fits network swiftnet_r18" in result.stderr
+    assert not (tmp_path / "net.safetensors").exists()
+
+
 def test_partial_takes_what_fits_and_says_what_is_fresh(tmp_path: Path) -> None:
     write_swiftnet(tmp_path / "w.pth", **{"backbone.bn1.bias": None})
     result = invoke(f"import {tmp_path}/w.pth {SMALL} --partial --out {tmp_path}/net.safetensors")

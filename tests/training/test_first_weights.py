@@ -127,8 +127,8 @@ def meta_of(architecture: str, **options: Any) -> CheckpointMeta:
             meta_of("segvit_ti", cascade=(3, 12), shrink_layer=8),
             meta_of("segvit_ti"),
             "start.safetensors: checkpoint of another network | got segvit_ti with cascade [3, 12], shrink_layer 8, "
-            "expected segvit_ti with cascade none, shrink_layer 6 | train on as it is with --set network.cascade=[3,12] "
-            "--set network.shrink_layer=8",
+            "expected segvit_ti with cascade none, shrink_layer 6 | train on as it is with --set "
+            "network.cascade=[3,12] --set network.shrink_layer=8",
         ),
         (
             meta_of("segvit_ti", cascade=[12]),

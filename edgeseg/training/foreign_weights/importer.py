@@ -15,6 +15,7 @@ from edgeseg.errors import InputError
 from edgeseg.models.registry import build_network, network_options
 from edgeseg.models.vit import VisionTransformer
 from edgeseg.training.checkpoint import CheckpointMeta
+from edgeseg.training.foreign_weights.backbone import foreign_backbone
 from edgeseg.training.foreign_weights.conversion import Conversion
 from edgeseg.training.foreign_weights.files import read_foreign_tensors
 from edgeseg.training.foreign_weights.formats import convert_tensors
@@ -107,8 +108,8 @@ def import_weights(
     Mean and deviation (frames scaled to 0-1) are the format's own unless given. The same file gives the same weights.
 
     Raises:
-        InputError: the file cannot be read, is of an unknown format, or nothing in it fits; the network or an option
-            is unknown or out of range.
+        InputError: the file cannot be read, is of an unknown format, or its backbone is another one than the
+            network's; the network or an option is unknown or out of range.
     """
     given = dict(options or {})
     known = network_options(network)
@@ -136,10 +137,11 @@ def import_weights(
         std=std or conversion.std,
         colour_order=colour_order,
     )
-    if not any(name in conversion.sources and conversion.sources[name] for name in report.matched):
+    if foreign := foreign_backbone(conversion.tensors, built, network):
+        wrong, advice = foreign
         raise InputError(
-            f"{path}: nothing in it fits network {network} | it holds {form} weights"
-            f"{_examples('such as', report.differing or report.unused)} | choose another --network, or its --set"
+            f"{path}: {wrong} | it holds {form} weights{_examples('such as', report.differing[:1] or report.unused)} | "
+            f"{advice}"
         )
     values = built.state_dict()
     built.load_state_dict({**values, **{name: conversion.tensors[name] for name in report.matched}})

@@ -1,5 +1,6 @@
 """Position tables, the report, refusals, and what the checkpoint says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from edgeseg.errors import InputError
-from edgeseg.models.vit import resize_position_table
+from edgeseg.models.registry import NETWORKS
+from edgeseg.models.vit import VIT_SIZES, VitSize, resize_position_table
 from edgeseg.training.checkpoint import load_checkpoint, save_checkpoint
 from edgeseg.training.foreign_weights.importer import import_weights, require_complete
 
@@ -96,9 +98,51 @@ def test_what_is_missing_is_fresh_and_the_same_each_time(weights, imported_from)
         torch.testing.assert_close(value, second[name], rtol=0, atol=0)
 
 
-def test_nothing_that_fits_is_refused(weights, imported_from) -> None:
-    with pytest.raises(InputError, match=r"nothing in it fits network swiftnet_r18 \| it holds segmenter weights"):
+def test_nothing_that_fits_is_refused_with_the_networks_that_it_fits(weights, imported_from, no_segvits) -> None:
+    with pytest.raises(
+        InputError,
+        match=r"nothing in it fits network swiftnet_r18 \| it holds segmenter weights such as encoder\.cls_token.* \| "
+        "use --network segmenter_ti, segmenter_s, segmenter_b or setr_naive_b$",
+    ):
         imported_from(weights, network="swiftnet_r18", options={})
+
+
+@pytest.fixture
+def no_segvits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small ViTs of these tests lack the layers that SegViT reads unless told otherwise."""
+    for size in ("ti", "s", "b"):
+        monkeypatch.delitem(NETWORKS, f"segvit_{size}")
+
+
+@pytest.fixture
+def wide_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ViT of size s is twice as wide as the others."""
+    monkeypatch.setitem(VIT_SIZES, "s", VitSize(32, 2, 3, patch=8))
+
+
+def test_weights_of_another_width_are_refused_with_the_network_that_fits(weights, imported_from, wide_s) -> None:
+    # A single bias of one number per class is what a narrow ViT and a wide one have in common.
+    with pytest.raises(
+        InputError,
+        match=r"weights\.pth: weights of width 16, but segmenter_s has width 32 \| .* \| use --network segmenter_ti or "
+        "segmenter_b$",
+    ):
+        imported_from(weights, network="segmenter_s")
+
+
+def test_weights_of_a_width_that_no_network_has_are_refused(
+    weights, imported_from, wide_s, no_segvits, monkeypatch
+) -> None:
+    for size in ("ti", "b"):
+        monkeypatch.setitem(VIT_SIZES, size, VIT_SIZES["s"])
+    with pytest.raises(InputError, match=r"weights of width 16, but .* no network here has that backbone"):
+        imported_from(weights, network="segmenter_s")
+
+
+def test_encoder_of_which_hardly_anything_is_there_is_refused(weights, imported_from, no_segvits) -> None:
+    first = {name: tensor for name, tensor in weights.items() if not re.match(r"encoder\.blocks\.[12]", name)}
+    with pytest.raises(InputError, match="hardly anything in it fits network segmenter_ti, 17 of 41 weights of its"):
+        imported_from(first)
 
 
 def test_user_is_not_overruled_by_the_file(weights, imported_from) -> None:
