@@ -20,8 +20,11 @@ STATISTICS = ("streaming", "expected", "median")
 """`streaming`: the predicted sLAmIoU, what a reader of the camera loop finds (with compensation: at the camera's rate);
 `expected`: sum of P(k) * table[k] over the samples; `median`: table at the median latency's offset."""
 
-SCHEDULE_GAIN = 0.0005
-"""Predicted sLAmIoU that another schedule must add to be chosen: half a unit of the last figure that is shown."""
+ALIKE = 0.0005
+"""LAmIoU that two candidates may differ by and count as alike: half a unit of the last figure that is shown. Less is
+decided by the noise of the latencies and by single pixels."""
+SCHEDULE_GAIN = ALIKE
+"""Predicted sLAmIoU that another schedule must add to be chosen."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class PickRow:
 
 @dataclass(frozen=True)
 class Pick:
-    """The candidate chosen, all rows in the order of their LAmIoU (those within the limits first), and why."""
+    """The candidate chosen, its row and then all others in the order of their LAmIoU (those within the limits first),
+    and why."""
 
     candidate: Candidate
     rows: tuple[PickRow, ...]
@@ -145,6 +149,8 @@ def pick(
 ) -> Pick:
     """Pick without measuring: a look-up in the bundle's accuracy tables and the profile's samples.
 
+    The highest LAmIoU is picked; of those that come within `ALIKE` of it, the fastest.
+
     Any frame rate can be asked for. At another rate than that of a table's videos its entries are interpolated
     (`edgeseg.metrics.rated_table.RatedTable`), which is an approximation, more so for stateful networks. A candidate
     whose flow cannot keep up with the camera is out, whatever its labels are worth.
@@ -183,6 +189,8 @@ def pick(
     rows.sort(key=_order(statistic))
     if rows[0].excluded:
         raise InputError(_nothing_fits(rows, max_latency_ms, min_miou))
+    chosen = _fastest_of_the_best(rows, statistic)
+    rows = [chosen, *(row for row in rows if row is not chosen)]
     notes = invalid_note(profile) + notes + remarks([measured[row.name] for row in rows], rows, profile, fps)
     return Pick(
         measured[rows[0].name], tuple(rows), fps, statistic, reason(rows, fps, statistic), tuple(notes), profile
@@ -259,6 +267,13 @@ def _has_row(candidate: Candidate, profile: DeviceProfile) -> bool:
 def _order(statistic: str) -> Callable[[PickRow], tuple]:
     """Within the limits first, then by LAmIoU; of two alike the faster one."""
     return lambda row: (row.excluded is not None, -row.lamiou(statistic), row.p50_ms, row.name)
+
+
+def _fastest_of_the_best(rows: Sequence[PickRow], statistic: str) -> PickRow:
+    """The fastest of those that are as good as the first one; what was left early has too few samples to be."""
+    least = rows[0].lamiou(statistic) - ALIKE
+    rivals = (row for row in rows[1:] if row.excluded is None and row.skipped is None and row.lamiou(statistic) > least)
+    return min((rows[0], *rivals), key=lambda row: row.p50_ms)
 
 
 def _limited(row: PickRow, max_latency_ms: float | None, min_miou: float | None) -> PickRow:

@@ -65,6 +65,37 @@ def test_the_faster_one_is_picked_when_scores_are_alike(bundle):
     assert chosen.row.name == PHASES
 
 
+def alike(tmp_path, graphs, quick: float, **changes):
+    """The pick between `slow`, .5 a frame late at 50 ms, and `quick`, that much at 40 ms."""
+    tables = {"slow": (0.6, 0.5, 0.4), "quick": (0.55, quick, 0.4)}
+    made = graphs.write_bundle(
+        tmp_path / "alike.edgeseg", [graphs.stateless(name, miou=table) for name, table in tables.items()]
+    )
+    entries = (
+        LatencyProfile("slow_32x48", "d", (50.0,), 5),
+        LatencyProfile("quick_32x48", "d", (40.0,), 5, **changes),
+    )
+    return pick(made, profile(made, {}, entries=entries), 15.0)
+
+
+def test_the_faster_one_is_picked_when_nobody_sees_a_difference_and_the_reason_says_so(tmp_path, graphs):
+    chosen = alike(tmp_path, graphs, quick=0.4996)
+    assert [row.name for row in chosen.rows] == ["quick_32x48", "slow_32x48"]
+    assert chosen.configuration.name == "quick_32x48"
+    assert (
+        "quick_32x48 is as good as the best predicted sLAmIoU at 15 frames/s, 0.4996 beside 0.5000 of slow_32x48, and "
+        "faster: its labels are 1 frame late at 40.0 ms" in chosen.reason
+    )
+
+
+def test_a_difference_that_is_seen_decides(tmp_path, graphs):
+    assert alike(tmp_path, graphs, quick=0.4994).row.name == "slow_32x48"
+
+
+def test_what_was_left_early_is_never_as_good_as_the_best(tmp_path, graphs):
+    assert alike(tmp_path, graphs, quick=0.4996, skipped="cannot win: ...").row.name == "slow_32x48"
+
+
 def test_configurations_without_samples_are_named(bundle):
     chosen = pick(bundle, profile(bundle, {PLAIN: (60.0,), FRAMES: ()}), 15.0)
     assert f"{FRAMES} was not measured" in chosen.notes
