@@ -3,6 +3,7 @@
 What a file is shows in its first bytes; its name does not matter.
 """
 
+import codecs
 import re
 import warnings
 import zipfile
@@ -16,11 +17,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from edgeseg.errors import InputError, first_line
+from edgeseg.errors import InputError
 
 KINDS = ("safetensors", "torch", "npz")
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict", "state_dict_ema", "network")
 """Keys under which training codes keep the state dict beside optimiser and counters."""
+
+_LOOKED_AT, _SHOWN = 512, 60
+"""Bytes of a file by which its kind is told, and letters of a text that a message shows."""
 
 
 def read_foreign_tensors(path: Path | str) -> dict[str, Tensor]:
@@ -50,14 +54,28 @@ def _kind_of(path: Path) -> str:
     if not path.exists():
         raise InputError(f"{path}: no such file | give a .pth, .pt, .bin, .npz or .safetensors file")
     with path.open("rb") as file:
-        start = file.read(9)
+        start = file.read(_LOOKED_AT)
     if not start:
         raise InputError(f"{path}: an empty file | copy it again")
     if start[8:9] == b"{" and not start.startswith(b"PK"):
         return "safetensors"
     if start.startswith(b"PK") and _zip_names(path)[0].endswith(".npy"):
         return "npz"
+    if text := _text(start):
+        raise InputError(
+            f"{path}: a text file ({text.splitlines()[0][:_SHOWN]!r}) | expected a .pth, .pt, .bin, .npz or "
+            ".safetensors file | a page or a pointer may have been fetched in its place: fetch the file itself"
+        )
     return "torch"
+
+
+def _text(start: bytes) -> str:
+    """The text that a file begins with; empty when it is none. No file of tensors begins with text alone."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return ""
+    return text.strip() if all(each.isprintable() or each.isspace() for each in text) else ""
 
 
 def _zip_names(path: Path) -> list[str]:
@@ -106,8 +124,8 @@ def _torch_reason(error: Exception) -> str:
             f"holds a pickled object ({asked[1]}), which is not read: it could run code | save its tensors alone "
             "where the file comes from, torch.save(network.state_dict(), ...), and import that"
         )
-    said = first_line(error)[:120]
-    return f"not a whole PyTorch, npz or safetensors file ({said}) | it is truncated, damaged or something else"
+    # What PyTorch says is about its own options and reader, and leads nowhere.
+    return "not a whole PyTorch, npz or safetensors file | it is truncated, damaged or something else"
 
 
 def _state_dict_of(content: Any) -> Iterator[tuple[str, Tensor]]:

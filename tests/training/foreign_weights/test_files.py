@@ -120,7 +120,7 @@ def test_damaged_zip_is_refused(tmp_path: Path, kind: str) -> None:
     [
         (b"", "an empty file"),
         (b"\x89PNG\r\n\x1a\n" + b"0" * 100, "not a whole PyTorch, npz or safetensors file"),
-        (b"<html>not found</html>", "not a whole PyTorch, npz or safetensors file"),
+        (b"<html>not found</html>", "a text file"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -157,3 +157,32 @@ def test_own_checkpoint_is_refused_as_already_one(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "own.safetensors", build_network("swiftnet_r18", 11, width=0.125), meta)
     with pytest.raises(InputError, match="already a checkpoint of edgeseg"):
         read_foreign_tensors(tmp_path / "own.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "first_line"),
+    [
+        ("a text file that someone took for weights\n", "a text file that someone took for weights"),
+        ("Überhaupt keine Gewichte\r\n" * 200, "Überhaupt keine Gewichte"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "version https://git-lfs"),
+        ("\n\n<!DOCTYPE html>\n<html>", "<!DOCTYPE html>"),
+    ],
+    ids=["text", "long and accented", "pointer of git-lfs", "page"],
+)
+def test_text_file_is_refused_with_its_first_line(tmp_path: Path, content: str, first_line: str) -> None:
+    (tmp_path / "w.pth").write_bytes(content.encode())
+    with pytest.raises(InputError) as refused:
+        read_foreign_tensors(tmp_path / "w.pth")
+    assert str(refused.value).startswith(f"{tmp_path}/w.pth: a text file ('{first_line}")
+    assert str(refused.value).endswith(
+        "| a page or a pointer may have been fetched in its place: fetch the file itself"
+    )
+
+
+def test_file_of_no_known_kind_is_refused_in_our_own_words(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(bytes(range(128, 256)) * 20)
+    with pytest.raises(InputError) as refused:
+        read_foreign_tensors(tmp_path / "w.pth")
+    assert str(refused.value) == (
+        f"{tmp_path}/w.pth: not a whole PyTorch, npz or safetensors file | it is truncated, damaged or something else"
+    )
