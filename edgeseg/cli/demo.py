@@ -70,7 +70,7 @@ def command(
         )  # fmt: skip
     profile.save(folder / "profile.json")
     chosen = pick(bundle, profile, rate)
-    plot = _plot(chosen, folder / "plot.png", f"{bundle.name} on {profile.facts['cpu']}, {rate:g} frames/s")
+    plot = _plot(chosen, bundle, folder / "plot.png", f"{bundle.name} on {profile.facts['cpu']}, {rate:g} frames/s")
     _say(f"3/4  picked {chosen.row.name}")
     if not as_json:
         print_pick(chosen)
@@ -121,12 +121,12 @@ def _bundle(
         )
 
 
-def _plot(chosen: "Pick", path: Path, title: str) -> str | None:
+def _plot(chosen: "Pick", bundle: "Bundle", path: Path, title: str) -> str | None:
     from edgeseg.errors import MissingPackageError
     from edgeseg.runtime.plot import save_plot
 
     try:
-        save_plot(chosen, path, title=title)
+        save_plot(chosen, bundle, path, title=title)
     except MissingPackageError as error:
         _say(f"plot left out: {error}")
         return None

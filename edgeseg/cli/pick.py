@@ -73,7 +73,8 @@ def command(
         schedules=CHOICES if schedule is None else (Schedule.parse(schedule),),
     )
     if plot:
-        save_plot(chosen, plot, title=f"{opened.name} on {stored.facts.get('cpu', stored.device)}, {fps:g} frames/s")
+        title = f"{opened.name} on {stored.facts.get('cpu', stored.device)}, {fps:g} frames/s"
+        save_plot(chosen, opened, plot, title=title)
     if as_json:
         click.echo(json.dumps(chosen.as_dict(), indent=1))
     else:

@@ -145,7 +145,8 @@ def command(
     if replaced:
         click.echo(f"note: {path} held {replaced}, which is replaced: --out keeps both", err=True)
     chosen = pick(opened, profile, fps, compensations=wanted)
-    plotted = _plot(chosen, plot_path, f"{opened.name} on {profile.facts['cpu']}, {profile.device}, {fps:g} frames/s")
+    title = f"{opened.name} on {profile.facts['cpu']}, {profile.device}, {fps:g} frames/s"
+    plotted = _plot(chosen, opened, plot_path, title)
     if as_json:
         values = {**chosen.as_dict(), "profile": str(path), "plot": str(plot_path) if plotted else None}
         click.echo(json.dumps(values, indent=1))
@@ -288,7 +289,7 @@ def _lost_with(path: Path, profile: "DeviceProfile") -> str | None:
     return f"a profile of {found.measured_at} with compensation {', '.join(lost)}" if lost else None
 
 
-def _plot(chosen: "Pick", path: Path, title: str) -> bool:
+def _plot(chosen: "Pick", bundle: "Bundle", path: Path, title: str) -> bool:
     from edgeseg.errors import MissingPackageError
     from edgeseg.runtime.plot import save_plot
     from edgeseg.runtime.remote_profile import is_far_side
@@ -296,7 +297,7 @@ def _plot(chosen: "Pick", path: Path, title: str) -> bool:
     if is_far_side():
         return False
     try:
-        save_plot(chosen, path, title=title)
+        save_plot(chosen, bundle, path, title=title)
     except MissingPackageError as error:
         click.echo(f"plot left out: {error}", err=True)
         return False

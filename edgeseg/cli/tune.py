@@ -99,7 +99,7 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
         front = _front(plain_points(bundle, profile))
         if places:
             _publish(bundle, profile, places)
-    plotted = _plot(picked, front, options, places)
+    plotted = _plot(picked, bundle, front, options, places)
     if as_json:
         values = tuning_values(result, picked, front, bench, grid)
         files = {name: str(path) for name, path in (places or {}).items() if name != "plot"}
@@ -261,7 +261,9 @@ def _front(points: "dict[str, tuple[float, float]]") -> list[str]:
     return pareto_front(points)
 
 
-def _plot(picked: "Pick", front: list[str], options: dict[str, Any], places: "dict[str, Path]") -> str | None:
+def _plot(
+    picked: "Pick", bundle: "Bundle", front: list[str], options: dict[str, Any], places: "dict[str, Path]"
+) -> str | None:
     from edgeseg.errors import MissingPackageError
     from edgeseg.runtime.plot import save_plot
 
@@ -269,7 +271,8 @@ def _plot(picked: "Pick", front: list[str], options: dict[str, Any], places: "di
     if path is None:
         return None
     try:
-        save_plot(picked, path, title=f"Token plans on {options['device']}, {options['fps']:g} frames/s", front=front)
+        title = f"Token plans on {options['device']}, {options['fps']:g} frames/s"
+        save_plot(picked, bundle, path, title=title, front=front)
     except MissingPackageError as error:
         click.echo(f"plot left out: {error}", err=True)
         return None
