@@ -26,6 +26,7 @@ class Pausing:
     """A token reduction: `plan` says how many tokens stop where, `criterion` (one of `CRITERIA`) which ones.
 
     Args:
+        auxiliary: what logits are wanted of; drawing by lot alone needs none.
         early_exit: whether paused tokens skip the decoder.
         keep_logits: whether the auxiliary logits are wanted even where nothing else needs them.
         random: draws the tokens of the random criterion for each image anew, in training; without it the places are
@@ -35,7 +36,7 @@ class Pausing:
     def __init__(
         self,
         plan: TokenPlan,
-        auxiliary: AuxiliaryDecoder,
+        auxiliary: AuxiliaryDecoder | None,
         *,
         criterion: str = "entropy",
         early_exit: bool = False,
@@ -44,15 +45,17 @@ class Pausing:
     ) -> None:
         if criterion not in CRITERIA:
             raise InputError(f"unknown criterion {criterion!r} | known: {', '.join(CRITERIA)}")
-        own = auxiliary.layers
+        needs_logits = criterion == "entropy" or early_exit or keep_logits
+        if needs_logits and auxiliary is None:
+            raise ValueError("logits are needed, and there is no auxiliary decoder to give them")
+        self.auxiliary = auxiliary if needs_logits else None
+        own = () if self.auxiliary is None else self.auxiliary.layers
         if missing := [layer for layer, _ in plan.cuts if own and layer not in own]:
             raise InputError(
                 f"plan {plan}: no auxiliary decoder after layer {missing[0]} | this network has them after "
                 f"{', '.join(map(str, own))}"
             )
-        self.plan, self.auxiliary, self.criterion, self.random = plan, auxiliary, criterion, random
-        self.early_exit = early_exit
-        self.needs_logits = criterion == "entropy" or early_exit or keep_logits
+        self.plan, self.criterion, self.random, self.early_exit = plan, criterion, random, early_exit
 
     def begin(self, layout: TokenLayout) -> "PausingPass":
         return PausingPass(layout, self)
@@ -85,7 +88,7 @@ class PausingPass(ReductionPass):
         if layer not in self._counts:
             return tokens
         prefix, pausing = self.layout.prefix, self._pausing
-        logits = pausing.auxiliary(tokens, layer)[:, prefix:] if pausing.needs_logits else None
+        logits = None if pausing.auxiliary is None else pausing.auxiliary(tokens, layer)[:, prefix:]
         # No gradient: what is chosen does not depend smoothly on the logits.
         doubt = entropy(logits.detach()) if pausing.criterion == "entropy" and logits is not None else None
         kept = self._choose(layer, tokens[:, prefix:], doubt)

@@ -104,6 +104,14 @@ def test_other_methods_are_exported_with_equal_labels(method: str, tmp_path: Pat
     assert method in entry.name
 
 
+def test_network_that_was_never_trained_to_pause_is_exported_with_places_drawn_by_lot(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = build_segmenter(len(CLASSES), SMALL, "linear", SIZE_HW).eval()
+    requests = plan_grid([source(plain)], grid("3:0.4", methods=("pause-random",)), sweep=False)
+    bundle = export_bundle(requests, tmp_path / "a.edgeseg", data=None, options=ExportOptions(threads=1))
+    assert bundle.configurations[0].parity.label_agreement >= 0.999
+
+
 def test_graph_of_a_large_input_stays_within_the_limit_of_topk() -> None:
     size_hw = (1024, 1056)
     vit = source(network(VitSize(dim=8, heads=1, layers=2, mlp_ratio=1), size_hw), size_hw)

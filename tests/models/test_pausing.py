@@ -137,6 +137,25 @@ def test_random_places_are_the_same_for_every_image_without_a_generator() -> Non
     assert kept[0].shape == (1, 12)
 
 
+def test_drawing_by_lot_needs_no_auxiliary_decoder() -> None:
+    plan, images = TokenPlan.parse("3:0.4,5:0.4"), torch.randn(2, 3, 64, 80)
+    never_trained_to_pause = build_segmenter(CLASSES, SMALL, "linear", (64, 80)).eval()
+    never_trained_to_pause.load_state_dict(network().state_dict(), strict=False)
+    torch.testing.assert_close(
+        paused(never_trained_to_pause, "pause-random", plan)(images),
+        paused(network(), "pause-random", plan)(images),
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_drawing_by_lot_goes_by_any_layer_where_the_auxiliary_decoders_are_after_some() -> None:
+    plain = build_segmenter(CLASSES, SMALL, "linear", (64, 80)).eval()
+    add_auxiliary_decoder(plain, CLASSES, (6, 8))
+    logits = paused(plain, "pause-random", TokenPlan.parse("3:0.4"))(torch.randn(1, 3, 64, 80))
+    assert logits.shape == (1, CLASSES, 4, 5)
+
+
 def test_training_draws_layers_and_proportions_within_their_ranges() -> None:
     seen = set()
     method = RandomisedPausing(network(), (3, 4, 5), (0.2, 0.8), "entropy")
