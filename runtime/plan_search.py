@@ -193,14 +193,16 @@ class _Run:
         return f"it has {self._grid.most_cuts} cuts, the most allowed"
 
     def guided(self) -> str:
-        for single in self._grid.single_cuts:
+        for single in self._telling_cuts():
             self._score(single)
         self._measure(self._most_different())
         while not self._is_spent:
             plan = self._most_promising()
             if plan is None:
                 return f"no other plan could win by {100 * WORTH_IT:g} % and more"
-            self._measure(plan)
+            # What its cuts cost alone was interpolated where it was not scored: it is looked at before the plan is.
+            if not self._score_parts(plan):
+                self._measure(plan)
         return f"the budget of {self._budget} measurements is spent"
 
     @property
@@ -222,6 +224,19 @@ class _Run:
         lamiou, way = self._objective.best(tables, latencies_s)
         self.trials[plan] = Trial(plan, latencies_s, float(tables[0, 0]), lamiou, way, predicted_s)
         self._progress(self.trials[plan])
+
+    def _telling_cuts(self) -> list[TokenPlan]:
+        """After each layer the largest cut and the middle one: what the others cost is interpolated from them."""
+        proportions = sorted(self._grid.proportions)
+        telling = {proportions[(len(proportions) - 1) // 2], proportions[-1]}
+        return [plan for plan in self._grid.single_cuts if plan.cuts[0][1] in telling]
+
+    def _score_parts(self, plan: TokenPlan) -> int:
+        """Score the cuts of `plan` alone, as far as they were not; how many these were."""
+        parts = [part for cut in plan.cuts if (part := TokenPlan((cut,))) not in self.tables]
+        for part in parts:
+            self._score(part)
+        return len(parts)
 
     def _most_different(self) -> TokenPlan | None:
         """The plan that computes the least: beside the whole network it tells the model the most."""
