@@ -28,7 +28,9 @@ FORMATS = ("auto", "timm", "augreg", "segmenter", "mmseg", "cwm", "torchvision")
 )
 @click.option("--partial", is_flag=True, help="Take what fits; what is missing keeps fresh weights.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="auto", show_default=True, help="What FILE is.")
-@click.option("--mean", metavar="R,G,B", help="Mean of frames scaled to 0-1.  [default: the format's]")
+@click.option(
+    "--mean", metavar="R,G,B", help="Mean of frames scaled to 0-1, in --colour-order.  [default: the format's]"
+)
 @click.option("--std", metavar="R,G,B", help="Their deviation.  [default: the format's]")
 @click.option("--colour-order", type=click.Choice(["RGB", "BGR"]), default="RGB", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the report, with all names, as JSON.")
@@ -188,6 +190,7 @@ def _print(report: "ImportReport", out: str | None, *, as_json: bool) -> None:
     import json
 
     from edgeseg.cli.tables import print_facts
+    from edgeseg.training.checkpoint import frames_text
 
     verbose = bool(click.get_current_context().find_root().params.get("verbose"))
     if as_json:
@@ -212,15 +215,11 @@ def _print(report: "ImportReport", out: str | None, *, as_json: bool) -> None:
             if report.told_by_file
             else {}
         ),
-        "frames": f"{report.colour_order}, mean {_numbers(report.mean)}, deviation {_numbers(report.std)}",
+        "frames": frames_text(report.mean, report.std, report.colour_order),
         **{what: _count(names, all_names=verbose, few=what != "matched") for what, names in rows.items()},
         **({"notes": "; ".join(report.notes)} if report.notes else {}),
     }
     print_facts(facts)
-
-
-def _numbers(colour: tuple[float, float, float]) -> str:
-    return " ".join(f"{value:.4g}" for value in colour)
 
 
 def _count(names: list[str], *, all_names: bool, few: bool) -> str:

@@ -1,6 +1,6 @@
 """`edgeseg info`: what a bundle, checkpoint or device profile holds, and what a network costs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,12 +226,12 @@ def _checkpoint_facts(path: Path, meta: "CheckpointMeta", cost: "Complexity") ->
     facts = {
         "checkpoint": f"{path}, {path.stat().st_size / 1e6:.1f} MB",
         "network": f"{meta.architecture}, {options}" if options else meta.architecture,
-        "input": f"{meta.input_frames} frame{'s' if meta.input_frames > 1 else ''}, {meta.colour_order}",
+        "input": f"{meta.input_frames} frame{'s' if meta.input_frames > 1 else ''}, {meta.frames_text}",
         "output": ahead,
         **_cost_facts(cost),
         "classes": f"{len(meta.classes)}: {', '.join(meta.classes.names)}",
         "masks": _words({key: value for key, value in meta.cwm.items() if key != "masked"}) if meta.cwm else "none",
-        "token plans": _auxiliary_text(meta),
+        "token plans": _token_plans_text(meta),
         "int8": meta.int8.text if meta.int8 else "",
         "trained on": _words({key: value for key, value in meta.trained_on.items() if key != "before"}),
         "trained before on": "; ".join(_words(each) for each in meta.trained_on.get("before", ())),
@@ -241,12 +241,23 @@ def _checkpoint_facts(path: Path, meta: "CheckpointMeta", cost: "Complexity") ->
     return {key: value for key, value in facts.items() if value}
 
 
-def _auxiliary_text(meta: "CheckpointMeta") -> str:
-    """Which plans an export can give this network's tokens; empty when it has no auxiliary decoder."""
-    if meta.auxiliary is None:
-        return ""
-    layers = ", ".join(map(str, meta.auxiliary["layers"])) or "any but the last"
-    return f"after layer {layers}; trained for {meta.auxiliary.get('criterion', 'pruning')}"
+def _token_plans_text(meta: "CheckpointMeta") -> str:
+    """Which plans an export can give this network's tokens; empty when it was trained for none."""
+    from edgeseg.models.registry import complete_options
+
+    ways = []
+    if meta.auxiliary is not None:
+        own = meta.auxiliary["layers"]
+        after = _layers(own) if own else "any layer but the last"
+        ways.append(f"after {after}, trained for {meta.auxiliary.get('criterion', 'pruning')}")
+    if meta.options.get("prune_heads"):
+        layers = complete_options(meta.architecture, meta.options)["prune_layers"]
+        ways.append(f"after {_layers(layers)} by --method prune")
+    return "; ".join(ways)
+
+
+def _layers(numbers: Sequence[int]) -> str:
+    return f"layer{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _words(values: Mapping[str, Any]) -> str:

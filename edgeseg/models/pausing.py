@@ -179,8 +179,10 @@ def auxiliary_of(network: VitSegmenter) -> AuxiliaryDecoder:
     """
     auxiliary = getattr(network, "auxiliary", None)
     if not isinstance(auxiliary, AuxiliaryDecoder):
+        layers = None if network.pruning_heads is None else ", ".join(map(str, network.pruning_heads.layers))
         raise InputError(
-            "the network has no auxiliary decoder, so it cannot tell which tokens may stop | train it with a [pausing] "
-            "table (edgeseg train street-vit)"
+            "the network has no auxiliary decoder, so it cannot tell which tokens may stop | "
+            + (f"its heads after layers {layers} can: use --method prune, or " if layers else "")
+            + "train it with a [pausing] table (edgeseg train street-vit)"
         )
     return auxiliary

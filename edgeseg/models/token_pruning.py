@@ -182,9 +182,11 @@ def heads_of(network: VitSegmenter) -> PruningHeads:
         InputError: it has none.
     """
     if network.pruning_heads is None:
+        pauses = getattr(network, "auxiliary", None) is not None
         raise InputError(
-            "the network has no pruning heads, so it cannot tell which tokens are easy | train it with "
-            "network.prune_heads = 'atm' or 'fcn' and a [pruning] table"
+            "the network has no pruning heads, so it cannot tell which tokens are easy | "
+            + ("its auxiliary decoder can: use --method pause, or " if pauses else "")
+            + "train it with network.prune_heads = 'atm' or 'fcn' and a [pruning] table"
         )
     return network.pruning_heads
 

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -86,6 +87,41 @@ def test_info_of_a_vit_tells_its_trainings_apart_and_takes_the_size_that_it_was_
     assert "dataset street, splits train" in text
     assert "{" not in text
     assert "at 48 x 64, all channels and tokens" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "auxiliary", "row"),
+    [
+        ({"prune_heads": "fcn"}, None, "after layers 6, 8 by --method prune"),
+        ({"prune_heads": "atm", "prune_layers": [4]}, None, "after layer 4 by --method prune"),
+        (
+            {"prune_heads": "fcn"},
+            {"layers": [], "criterion": "entropy"},
+            "after any layer but the last, trained for entropy; after layers 6, 8 by --method prune",
+        ),
+        ({}, {"layers": [], "criterion": "random"}, "after any layer but the last, trained for random"),
+    ],
+)
+def test_info_tells_which_token_plans_a_checkpoint_takes(tmp_path, options, auxiliary, row):
+    from edgeseg.classes import CAMVID
+    from edgeseg.models.registry import build_network
+    from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+
+    options = {"size_hw": [48, 64], "cascade": [12], **options}
+    meta = CheckpointMeta("segvit_ti", options, CAMVID, auxiliary=auxiliary)
+    save_checkpoint(tmp_path / "vit.safetensors", build_network("segvit_ti", 11, **options), meta)
+    assert re.search(rf"^token plans +{row} *$", run(tmp_path / "vit.safetensors").stdout, re.MULTILINE)
+
+
+def test_info_tells_how_frames_are_normalised(tmp_path):
+    from edgeseg.classes import CAMVID
+    from edgeseg.models.registry import build_network
+    from edgeseg.training.checkpoint import CheckpointMeta, save_checkpoint
+
+    frames = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.5, 1.0), "colour_order": "BGR"}
+    meta = CheckpointMeta("swiftnet_r18", {"width": 0.0625}, CAMVID, **frames)
+    save_checkpoint(tmp_path / "c.safetensors", build_network("swiftnet_r18", 11, width=0.0625), meta)
+    assert "1 frame, BGR, mean 0.5 0.5 0.5, deviation 0.25 0.5 1 " in run(tmp_path / "c.safetensors").stdout + " "
 
 
 def test_info_gives_all_metadata_of_a_checkpoint_as_json(checkpoint):

@@ -12,10 +12,11 @@ from edgeseg.export.engine_lint import lint_graph
 from edgeseg.export.onnx_export import export_module
 from edgeseg.export.wrapper import CameraToLabels, Preprocessing
 from edgeseg.models.complexity import complexity
+from edgeseg.models.reductions import add_auxiliary_decoder, build_reduction
 from edgeseg.models.registry import build_network
 from edgeseg.models.token_pruning import PlannedPruning, prune
 from edgeseg.models.vit import VIT_SIZES, VitSize
-from edgeseg.models.vit_segmenter import VitSegmenter, build_setr
+from edgeseg.models.vit_segmenter import VitSegmenter, build_segvit, build_setr
 from edgeseg.token_plan import TokenPlan
 from support.pruning import CLASSES, SAID, SMALL, LiteralHeads, pruning_network, went_on
 
@@ -91,6 +92,15 @@ def test_plan_without_a_head_is_refused() -> None:
         prune(network, TokenPlan.parse("1:0.5"))
     with pytest.raises(InputError, match="has no pruning heads"):
         prune(build_setr(CLASSES, SMALL, (64, 64)), TokenPlan.parse("2:0.5"))
+
+
+def test_way_that_a_network_was_trained_for_is_named_when_another_is_asked_for() -> None:
+    pruning, pausing = pruning_network("atm", "fcn"), build_segvit(CLASSES, SMALL, [4], "binary", (64, 64))
+    add_auxiliary_decoder(pausing, CLASSES)
+    with pytest.raises(InputError, match=r"no auxiliary decoder.* \| .*after layers 2, 3 can: use --method prune"):
+        build_reduction(pruning, "pause", TokenPlan.parse("2:0.4"))
+    with pytest.raises(InputError, match=r"no pruning heads.* \| .*: use --method pause"):
+        build_reduction(pausing, "prune", TokenPlan.parse("2:0.4"))
 
 
 def test_unpruned_network_with_heads_costs_what_the_table_says() -> None:
