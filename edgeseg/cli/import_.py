@@ -61,7 +61,9 @@ def command(
     --partial is given: a backbone alone needs it. --verbose lists all names.
 
     \b
-    edgeseg import S_16.npz --network segmenter_s --classes cityscapes --partial --out s16.safetensors
+    edgeseg import Ti_16.npz --network segmenter_ti --classes camvid --set network.size_hw=[192,256] \\
+        --set network.decoder=linear --partial --out ti16.safetensors
+    edgeseg train camvid-vit --data CAMVID --start-from ti16.safetensors
     """
     from edgeseg.atomic import check_writable
     from edgeseg.cli.options import check_different_files

@@ -8,7 +8,17 @@ from types import FrameType
 import click
 
 
-@click.command(name="train")
+class _WithRecipes(click.Command):
+    """Its help ends with the recipes that are shipped."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        from edgeseg.training.recipe_file import recipe_summaries
+
+        with formatter.section("Recipes"):
+            formatter.write_dl(list(recipe_summaries().items()))
+
+
+@click.command(name="train", cls=_WithRecipes)
 @click.argument("recipe")
 @click.option("--data", metavar="PATH", help="Data set: a folder, or 'street' for the simulator.")
 @click.option(
@@ -21,7 +31,9 @@ import click
     multiple=True,
     help="Change a value of the recipe, such as optimiser.steps=500.",
 )
-@click.option("--start-from", metavar="CKPT", help="Checkpoint whose weights are the first ones.")
+@click.option(
+    "--start-from", metavar="CKPT", help="Checkpoint whose weights are the first ones, and its normalisation."
+)
 @click.option("--qat", is_flag=True, help="Train --start-from's network for INT8, with its rounding in it.")
 @click.option("--resume", is_flag=True, help="Go on from the state in --out.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:0.")
@@ -37,7 +49,7 @@ def command(
     device: str,
     as_json: bool,
 ) -> None:
-    """Train a network by RECIPE: one that is shipped (street-tiny, camvid, cityscapes) or a .toml file.
+    """Train a network by RECIPE: one that is shipped (see below) or a .toml file.
 
     With --qat (quantisation-aware training) a trained network goes on at a low rate, by the recipe that it was trained
     by, for few steps (the recipe's table [qat]); edgeseg export --precision int8 then uses the ranges that it was

@@ -1,5 +1,7 @@
 """Recipes from TOML: those shipped in the package or a file, with overrides from the command line."""
 
+import itertools
+import re
 import sys
 import types
 import typing
@@ -24,6 +26,15 @@ def shipped_recipes() -> dict[str, str]:
     files = (entry.name for entry in folder.iterdir())
     names = sorted(file.removesuffix(".toml") for file in files if file.endswith(".toml"))
     return {name: (folder / f"{name}.toml").read_text(encoding="utf-8") for name in names}
+
+
+def recipe_summaries() -> dict[str, str]:
+    """What each recipe in the package trains, by its name: the first sentence of the comment that it begins with."""
+    summaries = {}
+    for name, text in shipped_recipes().items():
+        comment = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+        summaries[name] = re.split(r"[.:](?:\s|$)", " ".join(line.lstrip("# ") for line in comment))[0]
+    return summaries
 
 
 _OF_FIRST_WEIGHTS = ("mean", "std", "colour_order")

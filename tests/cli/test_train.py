@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 from edgeseg.cli.train import command
 from edgeseg.errors import InputError
+from edgeseg.training import recipe_file
 
 RECIPE = """
 [data]
@@ -111,3 +113,15 @@ def test_resume_says_so_when_there_is_nothing_to_resume(folder: Path) -> None:
     result = CliRunner().invoke(command, line, catch_exceptions=False)
     assert result.exit_code == 0
     assert "to resume: starting anew" in result.stderr
+
+
+def test_help_lists_every_recipe_of_the_folder_with_what_it_trains() -> None:
+    text = CliRunner().invoke(command, ["--help"], catch_exceptions=False).stdout
+    shipped = Path(recipe_file.__file__).parent / "recipes"
+    names = sorted(path.stem for path in shipped.glob("*.toml"))
+    assert re.findall(r"^  ([a-z-]+)  ", text.partition("Recipes:")[2], re.MULTILINE) == names
+    assert re.search(r"^  street-vit +Segmenter on ViT-Ti that learns to pause patches", text, re.MULTILINE)
+
+
+def test_every_shipped_recipe_begins_with_what_it_trains() -> None:
+    assert [name for name, summary in recipe_file.recipe_summaries().items() if not 10 < len(summary) < 120] == []
