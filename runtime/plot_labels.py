@@ -84,6 +84,9 @@ class Obstacles:
     """Boxes on a canvas that no name may cover, in pixels: left, bottom, right, top."""
 
     boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    """Of what is drawn."""
+    names: list[tuple[float, float, float, float]] = field(default_factory=list)
+    """Of names that are placed."""
 
     def add_point(self, place: tuple[float, float], radius: float) -> None:
         """A marker."""
@@ -96,11 +99,9 @@ class Obstacles:
         for x, y in zip(np.linspace(begin[0], end[0], steps), np.linspace(begin[1], end[1], steps), strict=True):
             self.add_point((float(x), float(y)), width / 2)
 
-    def hit(self, boxes: np.ndarray) -> np.ndarray:
+    def hit(self, boxes: np.ndarray, *, names_only: bool = False) -> np.ndarray:
         """How many obstacles each of the float `(n, 4)` boxes touches: int `(n,)`."""
-        if not self.boxes:
-            return np.zeros(len(boxes), int)
-        others = np.array(self.boxes)
+        others = np.array(self.names if names_only else self.boxes + self.names).reshape(-1, 4)
         apart = (boxes[:, None, :2] >= others[None, :, 2:]) | (boxes[:, None, 2:] <= others[None, :, :2])
         return np.asarray(~apart.any(axis=2)).sum(axis=1)
 
@@ -130,25 +131,24 @@ def place_name(axes: Any, point: tuple[float, float], text: Any, obstacles: Obst
     hits = obstacles.hit(boxes)
     cost = reach[:, 0] / pixels + 1e3 * (hits + 10 * ~inside)
     for index in np.flatnonzero(inside & (hits == 0)):
-        cost[index] += _COVERED * _covered(point, boxes[index], obstacles)
+        leader = _leader(point, boxes[index])
+        # The first steps are over what is drawn of the point itself.
+        cost[index] += _COVERED * float((obstacles.hit(leader[len(leader) // 3 :]) > 0).mean())
+        cost[index] += 1e3 * int(obstacles.hit(leader, names_only=True).sum())
     best = int(cost.argmin())
     if cost[best] > _DEAREST and not must:
         text.remove()
         return False
     text.set_position(((centres[best] - np.array(point)) / pixels).tolist())
-    obstacles.add_line(point, _nearest(point, boxes[best]), pixels)
-    obstacles.boxes.append(tuple(boxes[best].tolist()))
+    obstacles.boxes += [tuple(each) for each in _leader(point, boxes[best]).tolist()]
+    obstacles.names.append(tuple(boxes[best].tolist()))
     return True
 
 
-def _nearest(point: tuple[float, float], box: np.ndarray) -> tuple[float, float]:
-    """The place of the box nearest to the point."""
-    x, y = np.clip(point, box[:2], box[2:])
-    return float(x), float(y)
-
-
-def _covered(point: tuple[float, float], box: np.ndarray, obstacles: Obstacles) -> float:
-    """Share of the way from the point to the box that runs over obstacles, without what surrounds the point itself."""
-    end = np.array(_nearest(point, box))
-    way = np.array(point) + np.linspace(0.4, 1, 12)[:, None] * (end - np.array(point))
-    return float((obstacles.hit(np.concatenate([way - 0.5, way + 0.5], axis=1)) > 0).mean())
+def _leader(point: tuple[float, float], box: np.ndarray) -> np.ndarray:
+    """Small boxes float `(n, 4)` along the line that joins the point and the name in the box, towards its middle."""
+    middle = (box[:2] + box[2:]) / 2
+    steps = max(8, int(np.hypot(*(middle - point)) / 2))
+    line = np.array(point) + np.linspace(0, 1, steps)[:, None] * (middle - point)
+    line = line[((line < box[:2]) | (line > box[2:])).any(axis=1)]
+    return np.concatenate([line - 0.5, line + 0.5], axis=1)
