@@ -105,8 +105,8 @@ def stop_colours(count: int) -> list[tuple[int, int, int]]:
     """
     matplotlib: Any = require("matplotlib", extra="plot")
     # A map of even steps to the eye in all common kinds of colour vision.
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, count))[:, :3]
-    return [tuple(round(255 * float(value)) for value in colour) for colour in colours]
+    colours = np.rint(255 * matplotlib.colormaps["viridis"](np.linspace(0, 1, count))).astype(int)
+    return [(int(red), int(green), int(blue)) for red, green, blue, _ in colours]
 
 
 def save_token_picture(stages: TokenStages, path: Path | str) -> None:
