@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from edgeseg.bundle import Bundle, Candidate
-from edgeseg.config import UNCOMPENSATED, Compensation, Configuration
+from edgeseg.config import DEFAULT_COMPENSATIONS, UNCOMPENSATED, Compensation, Configuration
 from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import MAX_OFFSET, EvaluationData, OffsetTables
@@ -28,6 +28,7 @@ from edgeseg.export.video_motion import moving
 from edgeseg.export.video_pass import VideoPass
 from edgeseg.metrics.latency_aware import OffsetScores
 from edgeseg.runtime.clip import first_frames
+from edgeseg.runtime.optical_flow import flow_size_hw, unusable_reason
 from edgeseg.runtime.plan_search import SearchResult, Trial, pareto_front
 from edgeseg.runtime.profiler import profile_bundle
 from edgeseg.token_plan import METHODS, TokenPlan
@@ -168,6 +169,16 @@ class CheckpointBench:
             writer = BundleWriter(Path(folder), "tune", self.source.facts.classes)
             writer.finish(writer.write_graphs(variants))
             return measure(Bundle.open(folder), self.data, self.measuring, ways)
+
+
+def usable_compensations(frame_size_hw: tuple[int, int]) -> tuple[Compensation, ...]:
+    """Those that an export makes tables for by default and that can move labels here, on frames of this size."""
+    return tuple(
+        each
+        for each in DEFAULT_COMPENSATIONS
+        if not each.moves
+        or (flow_size_hw(frame_size_hw, each.divisor) is not None and unusable_reason(each.flow) is None)
+    )
 
 
 def measure(

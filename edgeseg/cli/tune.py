@@ -8,12 +8,7 @@ import click
 from edgeseg.cli.options import FRAME_RATE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edgeseg.bundle import Bundle
-    from edgeseg.device_profile import DeviceProfile
     from edgeseg.export.tuning import CheckpointBench
-    from edgeseg.runtime.pick import Pick
     from edgeseg.runtime.plan_grid import PlanGrid
     from edgeseg.runtime.plan_objective import Objective
 
@@ -35,13 +30,16 @@ if TYPE_CHECKING:
               help="Plans to measure at most.  [default: guided: a fifth of the grid]")  # fmt: skip
 @click.option("--statistic", default="streaming", show_default=True, type=click.Choice(["streaming", "expected"]),
               help="What is maximised: sLAmIoU predicted for the loop, or LAmIoU over all samples.")  # fmt: skip
-@click.option("--compensation", metavar="NAMES", default="none", show_default=True,
-              help="Ways to move labels to the present that are chosen from too: all, or names.")  # fmt: skip
+@click.option("--compensation", metavar="NAMES",
+              help="Ways to move labels to the present that are chosen from too: all, none or names.  "
+              "[default: late-warp+extrapolate, as export]")  # fmt: skip
 @click.option("--rank-frames", type=click.IntRange(1), help="Frames that rank plans in the search.  [default: 240]")
 @click.option("--max-offset", default=8, show_default=True, help="Last delay of the accuracy tables, in frames.")
 @click.option("--samples", type=click.IntRange(1), help="Timed steps per plan in the search.  [default: 15]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.  [default: all usable cores]")
-@click.option("--frame-size", metavar="HxW", help="Size of the camera's frames.  [default: the input size]")
+@click.option("--frame-size", metavar="HxW",
+              help="Size of the camera's frames.  [default: that of --data, whose labels "
+              "are moved; the input size with --compensation none]")  # fmt: skip
 @click.option("--out", metavar="NAME.edgeseg", help="Bundle to write, of the plans worth having.  [default: none]")
 @click.option("--profile", metavar="FILE", help="Device profile of --out.  [default: profiles/DEVICE.json]")
 @click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.  [default: beside the profile]")
@@ -53,99 +51,87 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
     others by a model of the latency that it fits, and measures on where something could still win. The greedy one is
     the PAUMER paper's: the best single cut, then a second, until another no longer helps.
 
+    Labels are scored and measured as they come and moved to the present by motion compensation, as edgeseg export and
+    edgeseg profile do by default, and a plan is worth what the better of both gives.
+
     The Pareto front of latency and mIoU is then exported, scored on all of --data and measured together; with --out it
-    is a bundle, with a profile that edgeseg pick reads.
+    is a bundle, with a profile that edgeseg pick and edgeseg run read.
+
+    It takes minutes. Most of them go into scoring --rank-frames frames for each of 20 to 30 plans, about 10 seconds a
+    plan for segmenter_ti at 192x256 on one core: fewer frames, --layers or --proportions are quicker. Without a
+    terminal each plan is a line on standard error.
 
     \b
     edgeseg tune runs/vit/checkpoint.safetensors --data street --fps 15 --out vit.edgeseg
     edgeseg pick vit.edgeseg --fps 15
     """
     import json
+    import sys
     from tempfile import TemporaryDirectory
 
     from edgeseg.cli.export_progress import ExportProgress
     from edgeseg.cli.options import measuring_bar
+    from edgeseg.cli.tune_output import is_drawn, places_of, publish
+    from edgeseg.cli.tune_progress import ToldBench
     from edgeseg.cli.tune_report import print_tuning, tuning_values
-    from edgeseg.config import parse_compensations
     from edgeseg.optional import require
     from edgeseg.runtime.pick import pick
-    from edgeseg.runtime.plan_search import search_plans
+    from edgeseg.runtime.plan_search import pareto_front, planned_measurements, search_plans
 
     for module in ("torch", "onnx", "onnxscript"):
         require(module, extra="export")
     from edgeseg.export.pipeline import ExportOptions, export_bundle
     from edgeseg.export.tuning import measure, plain_points, requests_for, worth_having
 
-    places = _places(options)
-    ways = parse_compensations(options["compensation"])
-    bench, grid = _prepared(checkpoint, options, ways)
-    exporting = ExportOptions(max_offset=options["max_offset"], threads=options["threads"], compensations=ways)
-    with ExportProgress() as progress:
-        objective = _objective(bench, options, grid, progress)
+    places = places_of(options)
+    bench, grid = _prepared(checkpoint, options)
+    exporting = ExportOptions(max_offset=options["max_offset"], threads=options["threads"], compensations=bench.ways)
+    is_terminal = sys.stderr.isatty()
+    with ExportProgress(line_every_s=0) as progress:
+        objective = _objective(bench, options, progress)
+        most = planned_measurements(options["search"], grid, options["budget"])
+        progress.stage(f"{options['search']} search, at most {most} of {len(grid)} plans", most)
         result = search_plans(
-            options["search"], grid, bench, objective, budget=options["budget"], progress=lambda _: progress.advance()
+            options["search"],
+            grid,
+            bench if is_terminal else ToldBench(bench, most),
+            objective,
+            budget=options["budget"],
+            progress=(lambda trial: progress.advance()) if is_terminal else None,
         )
-    chosen = worth_having(result)
-    # Apart from their places: bundle and profile appear there at the end, or nothing does.
+    # Apart from their places: all of it appears there at the end, or nothing does.
     with TemporaryDirectory(prefix="edgeseg-tune-") as work:
-        made = Path(work) / (places["out"].name if places else "tune.edgeseg")
+        made = {name: Path(work) / place.name for name, place in places.items()}
+        folder = made.get("out", Path(work) / "tune.edgeseg")
         with ExportProgress() as progress:
             bundle = export_bundle(
-                requests_for(bench, chosen), made, data=bench.data, options=exporting, progress=progress
+                requests_for(bench, worth_having(result)), folder, data=bench.data, options=exporting, progress=progress
             )
         with measuring_bar() as bar:
             profile = measure(bundle, bench.data, _in_full(bench), None, bar)
         picked = pick(bundle, profile, options["fps"], statistic=options["statistic"])
-        front = _front(plain_points(bundle, profile))
-        if places:
-            _publish(bundle, profile, places)
-    plotted = _plot(picked, bundle, front, options, places)
+        front = pareto_front(plain_points(bundle, profile))
+        if "profile" in made:
+            profile.save(made["profile"])
+        title = f"Token plans on {options['device']}, {options['fps']:g} frames/s"
+        if "plot" in made and not is_drawn(picked, bundle, made["plot"], title=title, front=front):
+            del made["plot"]
+        files = {places[name]: path for name, path in made.items() if name != "out"}
+        publish(files, (places["out"], folder) if "out" in places else None)
+    written = {name: str(places[name]) for name in made}
     if as_json:
         values = tuning_values(result, picked, front, bench, grid)
-        files = {name: str(path) for name, path in (places or {}).items() if name != "plot"}
-        click.echo(json.dumps({**values, "plot": plotted, **files}, indent=1))
+        click.echo(json.dumps({**values, "plot": None, **written}, indent=1))
         return
     print_tuning(result, picked, front, grid)
-    for name, path in (places or {}).items():
-        if name != "plot":
-            click.echo(f"{'bundle' if name == 'out' else name}: {path}")
-    if plotted:
-        click.echo(f"plot: {plotted}")
+    for name, path in written.items():
+        click.echo(f"{'bundle' if name == 'out' else name}: {path}")
 
 
-def _places(options: dict[str, Any]) -> "dict[str, Path]":
-    """Where the bundle, its profile and the plot will be; empty without --out.
-
-    Raises:
-        InputError: one of them cannot be written, or would replace what is no bundle.
-    """
-    from edgeseg.atomic import check_writable
-    from edgeseg.cli.options import check_different_files
-    from edgeseg.errors import InputError
-    from edgeseg.export.bundle_writer import check_bundle_name
-    from edgeseg.runtime.device import default_profile_path
-    from edgeseg.runtime.plot import check_plot_path
-
-    if options["plot"]:
-        check_plot_path(options["plot"])
-    if options["out"] is None:
-        if options["profile"]:
-            raise InputError("--profile is the device profile of the bundle --out | give both, or neither")
-        return {}
-    out = Path(options["out"])
-    check_bundle_name(out)
-    check_writable(out, folder=True)
-    profile = Path(options["profile"]) if options["profile"] else default_profile_path(options["device"])
-    plot = Path(options["plot"]) if options["plot"] else profile.with_suffix(".png")
-    check_different_files(out=str(out), profile=str(profile), plot=str(plot))
-    check_writable(profile)
-    check_plot_path(plot)
-    return {"out": out, "profile": profile, "plot": plot}
-
-
-def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -> "tuple[CheckpointBench, PlanGrid]":
+def _prepared(checkpoint: str, options: dict[str, Any]) -> "tuple[CheckpointBench, PlanGrid]":
     """The bench and the grid, checked before anything is measured."""
     from edgeseg.cli.options import parse_size_hw
+    from edgeseg.config import parse_compensations
     from edgeseg.data.open import open_dataset
     from edgeseg.export.accuracy import EvaluationData
     from edgeseg.export.checkpoint_source import checkpoint_source
@@ -158,6 +144,7 @@ def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -
         Measuring,
         checked_layers,
         plannable_layers,
+        usable_compensations,
     )
     from edgeseg.runtime.backends.base import runner_class
     from edgeseg.runtime.plan_grid import PlanGrid
@@ -165,6 +152,7 @@ def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -
     from edgeseg.runtime.threads import checked_threads
     from edgeseg.shipped import checkpoint_path
 
+    asked = None if options["compensation"] is None else parse_compensations(options["compensation"])
     source = checkpoint_source(checkpoint_path(checkpoint))
     sizes = (parse_size_hw(options["size"]),) if options["size"] else ()
     knobs = plan_grid([source], Grid(sizes_hw=sizes, labels_strides=(options["labels_stride"],)), sweep=False)[0].knobs
@@ -178,6 +166,9 @@ def _prepared(checkpoint: str, options: dict[str, Any], ways: "Sequence[Any]") -
     frame_size_hw = parse_size_hw(options["frame_size"]) if options["frame_size"] else None
     data = EvaluationData.open(open_dataset(options["data"]), options["split"])
     data.check_network(source.facts.classes, source.facts.trained_on, source.facts.origin)
+    ways = usable_compensations(frame_size_hw or data.size_hw) if asked is None else asked
+    if frame_size_hw is None and any(way.moves for way in ways):
+        frame_size_hw = data.size_hw
     measuring = Measuring(
         options["fps"],
         options["device"],
@@ -224,16 +215,12 @@ def _proportions(text: str | None) -> tuple[float, ...] | None:
         raise InputError(f"--proportions is written .2,.3,.4 | got {text!r}") from error
 
 
-def _objective(bench: "CheckpointBench", options: dict[str, Any], grid: "PlanGrid", progress: Any) -> "Objective":
+def _objective(bench: "CheckpointBench", options: dict[str, Any], progress: Any) -> "Objective":
     from edgeseg.runtime.plan_objective import Objective
-    from edgeseg.runtime.plan_search import planned_measurements
 
     if len(bench.ways) > 1:
         progress.stage(f"what {len(bench.ways) - 1} compensations add to a step", 1)
-    added_s = bench.added_s()
-    most = planned_measurements(options["search"], grid, options["budget"])
-    progress.stage(f"{options['search']} search, at most {most} of {len(grid)} plans", most)
-    return Objective(options["fps"], bench.data.fps, added_s, options["statistic"])
+    return Objective(options["fps"], bench.data.fps, bench.added_s(), options["statistic"])
 
 
 def _in_full(bench: "CheckpointBench") -> Any:
@@ -243,37 +230,3 @@ def _in_full(bench: "CheckpointBench") -> Any:
     from edgeseg.runtime.profiler import SAMPLES
 
     return replace(bench.measuring, samples=max(SAMPLES, bench.measuring.samples))
-
-
-def _publish(bundle: "Bundle", profile: "DeviceProfile", places: "dict[str, Path]") -> None:
-    import shutil
-
-    from edgeseg.atomic import atomic_folder
-
-    with atomic_folder(places["out"]) as folder:
-        shutil.copytree(bundle.root, folder, dirs_exist_ok=True)
-    profile.save(places["profile"])
-
-
-def _front(points: "dict[str, tuple[float, float]]") -> list[str]:
-    from edgeseg.runtime.plan_search import pareto_front
-
-    return pareto_front(points)
-
-
-def _plot(
-    picked: "Pick", bundle: "Bundle", front: list[str], options: dict[str, Any], places: "dict[str, Path]"
-) -> str | None:
-    from edgeseg.errors import MissingPackageError
-    from edgeseg.runtime.plot import save_plot
-
-    path = options["plot"] or places.get("plot")
-    if path is None:
-        return None
-    try:
-        title = f"Token plans on {options['device']}, {options['fps']:g} frames/s"
-        save_plot(picked, bundle, path, title=title, front=front)
-    except MissingPackageError as error:
-        click.echo(f"plot left out: {error}", err=True)
-        return None
-    return str(path)

@@ -1,6 +1,7 @@
 """`edgeseg tune` from the outside: a bundle that can be picked from, figures on stdout, mistakes as one line."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from click.testing import CliRunner
 from edgeseg.bundle import Bundle
 from edgeseg.cli import main
 from edgeseg.cli.tune import _layers
+from edgeseg.config import DEFAULT_COMPENSATIONS
+from edgeseg.device_profile import DeviceProfile
 from edgeseg.errors import InputError
 
 pytest.importorskip("torch", reason="tuning needs the export extra")
@@ -77,6 +80,39 @@ def test_tuned_bundle_can_be_picked_from_at_once(vit, video, tmp_path, monkeypat
     picked = json.loads(run("pick", "a.edgeseg", "--fps", 10, "--json"))
     assert picked["configuration"] == values["configuration"]
     assert {row["compensation"] for row in picked["rows"]} == {"none", "late-warp_dis-ultrafast_d2"}
+
+
+def test_a_tuned_bundle_has_the_compensations_of_an_export_scored_and_measured(vit, video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = ("--layers", "2", "--proportions", "0.5", "--search", "exhaustive")
+    values = json.loads(run("tune", vit, "--data", video, *QUICK, *grid, "--out", "a.edgeseg", "--json"))
+    run("export", vit, "--data", video, "--threads", 1, "--max-offset", 2, "--out", "b.edgeseg")
+    (exported,) = Bundle.open("b.edgeseg").configurations
+    tuned = Bundle.open("a.edgeseg").configuration(exported.name)
+    assert tuned.accuracy == exported.accuracy
+    assert tuned.accuracy.compensations == DEFAULT_COMPENSATIONS
+    profile = DeviceProfile.load(values["profile"])
+    measured = {(entry.name, entry.compensation) for entry in profile.entries if entry.samples_ms}
+    names = [entry.name for entry in Bundle.open("a.edgeseg").configurations]
+    assert measured == {(name, way) for name in names for way in DEFAULT_COMPENSATIONS}
+    # The flow is that of the frames that were scored.
+    assert profile.frame_size_hw == (48, 64)
+
+
+def test_progress_is_a_line_per_plan_on_standard_error_where_there_is_no_terminal(vit, video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = ("--layers", "2", "--proportions", "0.5", "--search", "exhaustive", "--compensation", "none", "--json")
+    result = CliRunner().invoke(main, [*map(str, ("tune", vit, "--data", video, *QUICK, *grid))])
+    assert result.exit_code == 0, result.output
+    json.loads(result.stdout)
+    said = [re.sub(r"[\d.]+ ms|mIoU [\d.]+", "...", line) for line in result.stderr.splitlines()]
+    assert said == [
+        "exhaustive search, at most 2 of 2 plans",
+        "measured the whole network: ... (1 of at most 2)",
+        "scored the whole network: ...",
+        "measured plan 2:0.5: ... (2 of at most 2)",
+        "scored plan 2:0.5: ...",
+    ]
 
 
 def test_without_out_figures_are_printed_and_nothing_is_left(vit, video, tmp_path, monkeypatch):
