@@ -152,6 +152,19 @@ def test_damaged_range_is_refused(rounded: Path, tmp_path: Path, value: object) 
         load_checkpoint(tmp_path / "damaged.safetensors")
 
 
+def test_ranges_are_found_on_frames_normalised_as_the_network_was_trained(
+    data: FolderDataset, trained: Path, rounded: Path, tmp_path: Path
+) -> None:
+    tensors, header = read_tensors(trained)
+    # A tenth of the deviation makes every number that the first layer gets ten times as large.
+    header["std"] = [each / 10 for each in header["std"]]
+    write_tensors(tmp_path / "loud.safetensors", tensors, header)
+    loud = train(recipe(qat=True), data, tmp_path / "qat", start_from=tmp_path / "loud.safetensors").checkpoint
+    assert loud is not None
+    first, other = (read_meta(path).int8.ranges["backbone.layer1.0.conv1"] for path in (rounded, loud))
+    assert other > 5 * first
+
+
 def test_pruning_is_refused() -> None:
     with pytest.raises(InputError, match=r"\[pruning\] contradicts --qat"):
         recipe(qat=True, pruning={})

@@ -53,7 +53,7 @@ def _fit(tensors: Mapping[str, Tensor], network: nn.Module) -> tuple[int, int, f
 def _fits(tensors: Mapping[str, Tensor], name: str) -> bool:
     with torch.device("meta"):  # shapes alone: the numbers of the largest take seconds to draw
         network = build_network(name, 2)
-    return network.input_frames == 1 and _fit(tensors, network)[2] >= _LEAST
+    return bool(network.input_frames == 1) and _fit(tensors, network)[2] >= _LEAST
 
 
 def _family(name: str) -> str:
