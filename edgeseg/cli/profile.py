@@ -41,7 +41,7 @@ MANIFEST_ROOM_BYTES = 100_000
               help="Labelled video of the accuracy tables: what BUNDLE has no table for is scored on it first, and "
               "added to BUNDLE.")  # fmt: skip
 @click.option("--split", help="Split of --data.  [default: val]")
-@click.option("--out", metavar="FILE", help="Profile to write.  [default: profiles/DEVICE.json]")
+@click.option("--out", "--profile", "out", metavar="FILE", help="Profile to write.  [default: profiles/DEVICE.json]")
 @click.option("--plot", metavar="FILE", help="Plot to write, .png, .svg or .pdf.  [default: beside the profile]")
 @click.option("--remote-command", metavar="CMD",
               help="edgeseg on an ssh:// device, such as ~/venv/bin/edgeseg.  [default: edgeseg]")  # fmt: skip

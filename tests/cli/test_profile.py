@@ -57,6 +57,12 @@ def test_profile_says_so_when_compensations_of_the_stored_profile_are_left_out_n
     assert f"with compensation {LATE.name}, which is replaced: --out keeps both" in without.stderr
 
 
+def test_the_profile_is_named_as_in_the_commands_that_read_it(run, bundle, tmp_path):
+    result = run(bundle.root, "--fps", 15, "--samples", 5, "--profile", "p.json", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["profile"] == "p.json"
+
+
 def test_json_is_all_that_is_printed_when_asked_for(run, bundle):
     result = run(bundle.root, "--fps", 15, "--samples", 5, "--exhaustive", "--frame-size", "64x96", "--json")
     values = json.loads(result.stdout)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edgeseg.config import Compensation, Configuration
+from edgeseg.config import DEFAULT_COMPENSATIONS, UNCOMPENSATED, Compensation, Configuration
 from edgeseg.data.folder import FolderDataset
 from edgeseg.errors import InputError
 from edgeseg.export.accuracy import EvaluationData
@@ -18,6 +18,7 @@ from edgeseg.export.tuning import (
     checked_layers,
     plannable_layers,
     requests_for,
+    usable_compensations,
     worth_having,
 )
 from edgeseg.runtime.plan_grid import PlanGrid
@@ -100,6 +101,11 @@ def test_moved_labels_have_tables_of_their_own(distilled):
     assert tables[0, 1:].tolist() != tables[1, 1:].tolist()
     assert len(bench.added_s()) == 2
     assert bench.added_s()[0] == 0.0
+
+
+def test_compensations_are_those_of_an_export_that_frames_are_large_enough_for():
+    assert usable_compensations((48, 64)) == DEFAULT_COMPENSATIONS
+    assert usable_compensations((8, 8)) == (UNCOMPENSATED,)
 
 
 def test_measured_latencies_have_the_drift_of_the_machine_taken_out(distilled, monkeypatch):
