@@ -21,7 +21,8 @@ class AccuracyGuess:
     """Guesses tables, float64 of any shape, from scored ones.
 
     Args:
-        scored: plan -> table; None, the whole network, is one of them, and at least one single cut after each layer of the plans.
+        scored: plan -> table; None, the whole network, is one of them, and at least one single cut after each
+            layer of the plans.
     """
 
     def __init__(self, scored: Mapping[TokenPlan | None, np.ndarray]) -> None:
