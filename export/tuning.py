@@ -39,8 +39,8 @@ DEFAULT_PROPORTIONS = (0.2, 0.3, 0.4, 0.6, 0.8)
 """Those of [C table 3.1]."""
 SAMPLES = 15
 """Timed steps of a measurement of the search."""
-RANK_FRAMES = 240
-"""Frames that a plan is scored on in the search."""
+RANK_FRAMES = 120
+"""Frames that a plan is scored on in the search: as many as `benchmarks.tuning` shows to be enough."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class CheckpointBench:
 
     Args:
         knobs: the whole network; a trial adds `method` and its plan.
-        rank_frames: frames that a plan is scored on at most, the first ones of each video.
+        rank_frames: frames that a plan is scored on at most, the first ones of each video; None: `RANK_FRAMES`, or more
+            where there are so many videos that it takes more to reach `max_offset` in each.
         compensations: ways to move labels beside leaving them as they come. What each adds to the latency is measured
             once, with the whole network.
 
@@ -90,14 +91,17 @@ class CheckpointBench:
         data: EvaluationData,
         measuring: Measuring,
         *,
-        rank_frames: int = RANK_FRAMES,
+        rank_frames: int | None = None,
         max_offset: int = MAX_OFFSET,
         compensations: Sequence[Compensation] = (),
     ) -> None:
         self.source, self.knobs, self.method, self.data, self.measuring = source, knobs, method, data, measuring
         self.ways = (UNCOMPENSATED, *moving(compensations))
-        self._frames = -(-rank_frames // len(data.videos))
-        if self._frames <= max_offset < max(len(entry.video) for entry in data.videos):
+        if rank_frames is None:
+            rank_frames = max(RANK_FRAMES, (max_offset + 1) * len(data.videos))
+        self.frames_per_video = -(-rank_frames // len(data.videos))
+        """Frames that a plan is scored on in each video at most."""
+        if self.frames_per_video <= max_offset < max(len(entry.video) for entry in data.videos):
             least = max_offset * len(data.videos) + 1
             raise InputError(
                 f"--rank-frames leaves too few frames to score labels {max_offset} frames late | got {rank_frames} "
@@ -153,7 +157,7 @@ class CheckpointBench:
             run = VideoPass(
                 predictor, entry, knobs.size_hw, compensations=chosen, target_offset=knobs.target_offset
             )  # fmt: skip
-            frames = min(self._frames, len(entry.video))
+            frames = min(self.frames_per_video, len(entry.video))
             scores.add_video(run.predict, run.reset, entry.labels, frames, run.moved)
         tables = OffsetTables(scores, classes.movable_indices, chosen)
         return np.array([tables.miou, *(each.miou for each in tables.compensated)])

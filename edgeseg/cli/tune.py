@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--compensation", metavar="NAMES",
               help="Ways to move labels to the present that are chosen from too: all, none or names.  "
               "[default: late-warp+extrapolate, as export]")  # fmt: skip
-@click.option("--rank-frames", type=click.IntRange(1), help="Frames that rank plans in the search.  [default: 240]")
+@click.option("--rank-frames", type=click.IntRange(1), help="Frames that rank plans in the search.  [default: 120]")
 @click.option("--max-offset", default=8, show_default=True, help="Last delay of the accuracy tables, in frames.")
 @click.option("--samples", type=click.IntRange(1), help="Timed steps per plan in the search.  [default: 15]")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of a step.  [default: all usable cores]")
@@ -57,7 +57,7 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
     The Pareto front of latency and mIoU is then exported, scored on all of --data and measured together; with --out it
     is a bundle, with a profile that edgeseg pick and edgeseg run read.
 
-    It takes minutes. Most of them go into scoring --rank-frames frames for each of 20 to 30 plans, about 10 seconds a
+    It takes minutes. Most of them go into scoring --rank-frames frames for each of 20 to 30 plans, about 6 seconds a
     plan for segmenter_ti at 192x256 on one core: fewer frames, --layers or --proportions are quicker. Without a
     terminal each plan is a line on standard error.
 
@@ -138,7 +138,6 @@ def _prepared(checkpoint: str, options: dict[str, Any]) -> "tuple[CheckpointBenc
     from edgeseg.export.sweep import Grid, plan_grid
     from edgeseg.export.tuning import (
         DEFAULT_PROPORTIONS,
-        RANK_FRAMES,
         SAMPLES,
         CheckpointBench,
         Measuring,
@@ -182,7 +181,7 @@ def _prepared(checkpoint: str, options: dict[str, Any]) -> "tuple[CheckpointBenc
         options["method"],
         data,
         measuring,
-        rank_frames=options["rank_frames"] or RANK_FRAMES,
+        rank_frames=options["rank_frames"],
         max_offset=options["max_offset"],
         compensations=ways,
     )

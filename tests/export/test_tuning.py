@@ -1,5 +1,6 @@
 """Tuning on a real tiny ViT: scores and graphs are real; where times must not decide, a formula gives the latency."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -91,6 +92,13 @@ def test_a_part_of_the_frames_ranks_plans(distilled):
     few, all_frames = bench_on(distilled, rank_frames=6), bench_on(distilled, rank_frames=1000)
     plan = TokenPlan.parse("1:0.6")
     assert few.tables(plan).tolist() != all_frames.tables(plan).tolist()
+
+
+def test_the_default_number_of_frames_reaches_the_last_delay_in_each_of_many_videos(distilled):
+    many = replace(distilled, videos=distilled.videos * 60)
+    assert bench_on(many).frames_per_video == 4
+    with pytest.raises(InputError, match="--rank-frames leaves too few frames to score labels 3 frames late"):
+        bench_on(many, rank_frames=120)
 
 
 def test_moved_labels_have_tables_of_their_own(distilled):
