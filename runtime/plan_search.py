@@ -29,6 +29,8 @@ OPTIMISM = 1.0
 """Errors of the models that a plan may gain by in the guided search: more of it measures more."""
 PATIENCE = 6
 """The guided search measures on until the best plan has held against this many others, whatever the models say."""
+ENOUGH = 2 * PATIENCE
+"""... and ends when it has held against this many: what could win by then is the noise of the scores."""
 _JITTER_SAMPLES = 9
 
 
@@ -197,6 +199,8 @@ class _Run:
             self._score(single)
         self._measure(self._most_different())
         while not self._is_spent:
+            if self._since_the_best >= ENOUGH:
+                return f"the best plan held against {ENOUGH} others"
             plan = self._most_promising()
             if plan is None:
                 return f"no other plan could win by {100 * WORTH_IT:g} % and more"

@@ -62,6 +62,21 @@ def test_guided_search_comes_within_half_a_percent_with_a_fifth_of_the_measureme
     assert len(device.scored) == found.scored < len(GRID) / 4
 
 
+class Alike(MadeUp):
+    """All plans are worth the same but for the noise of few frames."""
+
+    def tables(self, cuts: TokenPlan | None) -> np.ndarray:
+        noise = np.random.default_rng(len(str(cuts)) + sum(map(ord, str(cuts)))).normal(0, 0.002)
+        return np.full((1, 9), 0.6 + noise)
+
+
+def test_guided_search_ends_when_the_best_plan_has_held_against_many_others():
+    result = search_plans("guided", GRID, Alike(), objective())
+    since = len(result.trials) - 1 - result.trials.index(result.best)
+    assert since == 12
+    assert result.stopped == "the best plan held against 12 others"
+
+
 def test_guided_search_leaves_cuts_unscored_that_it_has_no_use_for():
     grid = PlanGrid((3, 4, 5, 6, 7, 8, 9), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 1, STACK)
     device = MadeUp()
