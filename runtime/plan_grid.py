@@ -69,9 +69,6 @@ class PlanGrid:
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __contains__(self, plan: object) -> bool:
-        return plan in self.plans
-
     @cached_property
     def _by_counts(self) -> dict[tuple[float, ...], TokenPlan | None]:
         """The tokens that each layer computes -> the first plan with these."""

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from edgeseg.errors import InputError
 
-KINDS = ("safetensors", "torch", "npz")
 _NESTED_UNDER = ("state_dict", "model", "model_state_dict", "state_dict_ema", "network")
 """Keys under which training codes keep the state dict beside optimiser and counters."""
 
