@@ -32,15 +32,15 @@ def reason(rows: Sequence["PickRow"], fps: float, statistic: str) -> str:
 
 
 def _worth(rows: Sequence["PickRow"], fps: float, statistic: str) -> str:
-    """That the first one is the best, or as good as the best and faster."""
+    """That the first one is the best, or as good as the best and faster, or as fast and without compensation."""
     best, name = rows[0], _STATISTIC_NAMES[statistic]
     top = max((row for row in rows if row.excluded is None), key=lambda row: row.lamiou(statistic))
     if top.lamiou(statistic) == best.lamiou(statistic):
         return f"{best.name} has the best {name} at {fps:g} frames/s, {best.lamiou(statistic):.3f}"
-    return (
-        f"{best.name} is as good as the best {name} at {fps:g} frames/s, {best.lamiou(statistic):.4f} beside "
-        f"{top.lamiou(statistic):.4f} of {top.name}, and faster"
-    )
+    ours, theirs = f"{best.lamiou(statistic):.4f}", f"{top.lamiou(statistic):.4f}"
+    beside = f"{ours} as {top.name}" if ours == theirs else f"{ours} beside {theirs} of {top.name}"
+    gain = "faster" if round(best.p50_ms, 1) < round(top.p50_ms, 1) else "no slower, without compensation"
+    return f"{best.name} is as good as the best {name} at {fps:g} frames/s, {beside}, and {gain}"
 
 
 def _scheduled(best: "PickRow") -> list[str]:

@@ -8,6 +8,7 @@ refined by each measurement, until no plan that is left could win.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -231,13 +232,15 @@ class _Run:
 
     def _telling_cuts(self) -> list[TokenPlan]:
         """After each layer the largest cut and the middle one: what the others cost is interpolated from them."""
-        proportions = sorted(self._grid.proportions)
-        telling = {proportions[(len(proportions) - 1) // 2], proportions[-1]}
-        return [plan for plan in self._grid.single_cuts if plan.cuts[0][1] in telling]
+        telling = []
+        for _, plans in groupby(self._grid.single_cuts, key=lambda plan: plan.cuts[0][0]):
+            cuts = list(plans)
+            telling += dict.fromkeys((cuts[(len(cuts) - 1) // 2], cuts[-1]))
+        return telling
 
     def _score_parts(self, plan: TokenPlan) -> int:
         """Score the cuts of `plan` alone, as far as they were not; how many these were."""
-        parts = [part for cut in plan.cuts if (part := TokenPlan((cut,))) not in self.tables]
+        parts = [part for cut in plan.cuts if (part := self._grid.same_as(TokenPlan((cut,)))) not in self.tables]
         for part in parts:
             self._score(part)
         return len(parts)

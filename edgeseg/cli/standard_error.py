@@ -19,7 +19,7 @@ class JsonLogCommand(click.Command):
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         # Before they are parsed: what is wrong with them is told as JSON too.
-        if LOG_JSON in args:
+        if any(argument.partition("=")[0] == LOG_JSON for argument in args):
             from edgeseg.runtime.run_log import logging_to_stderr
 
             root = context.find_root()

@@ -65,7 +65,7 @@ def publish(files: Mapping[Path, Path], bundle: "tuple[Path, Path] | None" = Non
         bundle: place and the folder that was made, where there is one.
 
     Raises:
-        InputError: a place cannot be written, or its disk is full. None of them has changed then.
+        InputError: a place cannot be written, or its disk is full: that is found before any of them changes.
     """
     from edgeseg.atomic import atomic_file, atomic_folder
 

@@ -68,6 +68,12 @@ def test_why_it_failed_is_an_event(bundle, options, words):
     assert not last["message"].startswith("edgeseg: ")
 
 
+def test_a_value_that_the_switch_does_not_take_is_told_as_json_too(bundle):
+    with started(*RUN, bundle.root, *STREET, *PLAIN, "--log-json=yes") as process:
+        (line,) = objects(process.communicate(timeout=WITHIN_S)[1])
+    assert line["message"].startswith("Option '--log-json' does not take a value.")
+
+
 @pytest.mark.parametrize(("number", "event"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
 def test_summary_and_signal_are_events_when_one_ends_it(bundle, number, event):
     with started(*RUN, bundle.root, *STREET, *PLAIN, "--json-lines", "-", "--log-json") as process:

@@ -88,6 +88,10 @@ def test_the_faster_one_is_picked_when_nobody_sees_a_difference_and_the_reason_s
     )
 
 
+def test_the_reason_says_as_when_the_figures_are_the_same(tmp_path, graphs):
+    assert "0.5000 as slow_32x48, and faster: " in alike(tmp_path, graphs, quick=0.49996).reason
+
+
 def test_a_difference_that_is_seen_decides(tmp_path, graphs):
     assert alike(tmp_path, graphs, quick=0.4994).row.name == "slow_32x48"
 
@@ -161,6 +165,19 @@ def movable(tmp_path_factory, graphs):
         entry.accuracy = entry.accuracy.with_compensated([scored])
         entries.append(entry)
     return graphs.write_bundle(tmp_path_factory.mktemp("movable") / "movable.edgeseg", entries)
+
+
+def test_labels_are_not_moved_for_a_difference_that_nobody_sees(tmp_path, graphs):
+    entry = graphs.stateless("plain", miou=(0.5, 0.5, 0.5))
+    entry.accuracy = entry.accuracy.with_compensated([CompensatedAccuracy(MOVED, (0.5001,) * 3, (None,) * 3)])
+    made = graphs.write_bundle(tmp_path / "a.edgeseg", [entry])
+    entries = (
+        LatencyProfile(PLAIN, "d", (40.01,), 5),
+        LatencyProfile(PLAIN, "d", (40.00,), 5, compensation=MOVED, flow_ms=(3.0,)),
+    )
+    chosen = pick(made, profile(made, {}, entries=entries), 15.0)
+    assert chosen.row.compensation == "none"
+    assert f"0.5000 beside 0.5001 of {PLAIN} {MOVED.name}, and no slower, without compensation" in chosen.reason
 
 
 def moved_profile(bundle, plain_ms=(100.0,), plain_moved_ms=(110.0,), quick_ms=(30.0,), flow_ms=(3.0,), **changes):

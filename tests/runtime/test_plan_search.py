@@ -62,6 +62,15 @@ def test_guided_search_comes_within_half_a_percent_with_a_fifth_of_the_measureme
     assert len(device.scored) == found.scored < len(GRID) / 4
 
 
+@pytest.mark.parametrize(("tokens", "proportions"), [(24, (0.3, 0.31, 0.32)), (4, (0.25, 0.3, 0.4))])
+def test_guided_search_scores_cuts_that_stop_as_many_tokens_once(tokens, proportions):
+    grid, device = PlanGrid((3, 5, 7), proportions, 2, TokenStack(tokens, layers=12)), MadeUp()
+    result = search_plans("guided", grid, device, objective())
+    assert result.best.plan in grid.plans
+    assert len(device.scored) == len(set(device.scored)) == result.scored
+    assert set(device.scored) <= set(grid.plans)
+
+
 class Alike(MadeUp):
     """All plans are worth the same but for the noise of few frames."""
 

@@ -56,6 +56,14 @@ def test_an_event_is_told_in_fields_beside_the_message(caplog):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("fields", ["a text", 7, {"message": "theirs", "more": 1}])
+def test_what_another_library_has_by_the_name_of_our_fields_does_no_harm(caplog, fields):
+    logging.getLogger("another").warning("ours", extra={"fields": fields})
+    (line,) = lines_of(caplog)
+    assert line["message"] == "ours"
+    assert ("more" in line) == isinstance(fields, dict)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"), [("switched", "session_switched"), ("reset", "session_reset"), ("left out", "session_left_out")]
 )

@@ -20,14 +20,14 @@ def foreign_backbone(tensors: Mapping[str, Tensor], network: nn.Module, name: st
         tensors: of the file, by the names of our networks.
         name: of `network`, in `NETWORKS`.
     """
-    fitting, weights, share = _fit(tensors, network)
+    share = _fitting_share(tensors, network)
     if share >= _LEAST:
         return None
     widths = _widths(tensors, network)
     if widths is not None and widths[0] != widths[1]:
         wrong = f"weights of width {widths[0]}, but {name} has width {widths[1]}"
-    elif fitting:
-        wrong = f"hardly anything in it fits network {name}, {fitting} of {weights} weights of its backbone"
+    elif share:
+        wrong = f"too little in it fits network {name}, {100 * share:.0f} % of the numbers of its backbone"
     else:
         wrong = f"nothing in it fits network {name}"
     family = [each for each in NETWORKS if _family(each) == _family(name)]
@@ -35,11 +35,8 @@ def foreign_backbone(tensors: Mapping[str, Tensor], network: nn.Module, name: st
     return wrong, _advice(fits or [each for each in NETWORKS if each not in family and _fits(tensors, each)], name)
 
 
-def _fit(tensors: Mapping[str, Tensor], network: nn.Module) -> tuple[int, int, float]:
-    """Tensors of the backbone that the file has, of how many, and the share of all numbers in them.
-
-    A position table is resized to any grid, so it does not count.
-    """
+def _fitting_share(tensors: Mapping[str, Tensor], network: nn.Module) -> float:
+    """Share of the backbone's numbers that the file has; without a position table, which is resized to any grid."""
     ours = {
         name: each
         for name, each in network.named_parameters()
@@ -47,13 +44,13 @@ def _fit(tensors: Mapping[str, Tensor], network: nn.Module) -> tuple[int, int, f
     }
     same = [name for name, each in ours.items() if name in tensors and tensors[name].shape == each.shape]
     numbers = sum(each.numel() for each in ours.values())
-    return len(same), len(ours), sum(ours[name].numel() for name in same) / max(numbers, 1)
+    return sum(ours[name].numel() for name in same) / max(numbers, 1)
 
 
 def _fits(tensors: Mapping[str, Tensor], name: str) -> bool:
     with torch.device("meta"):  # shapes alone: the numbers of the largest take seconds to draw
         network = build_network(name, 2)
-    return bool(network.input_frames == 1) and _fit(tensors, network)[2] >= _LEAST
+    return bool(network.input_frames == 1) and _fitting_share(tensors, network) >= _LEAST
 
 
 def _family(name: str) -> str:

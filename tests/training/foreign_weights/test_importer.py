@@ -141,7 +141,7 @@ def test_weights_of_a_width_that_no_network_has_are_refused(
 
 def test_encoder_of_which_hardly_anything_is_there_is_refused(weights, imported_from, no_segvits) -> None:
     first = {name: tensor for name, tensor in weights.items() if not re.match(r"encoder\.blocks\.[12]", name)}
-    with pytest.raises(InputError, match="hardly anything in it fits network segmenter_ti, 17 of 41 weights of its"):
+    with pytest.raises(InputError, match=r"too little in it fits network segmenter_ti, \d\d % of the numbers of its"):
         imported_from(first)
 
 
