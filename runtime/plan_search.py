@@ -232,7 +232,7 @@ class _Run:
 
     def _telling_cuts(self) -> list[TokenPlan]:
         """After each layer the largest cut and the middle one: what the others cost is interpolated from them."""
-        telling = []
+        telling: list[TokenPlan] = []
         for _, plans in groupby(self._grid.single_cuts, key=lambda plan: plan.cuts[0][0]):
             cuts = list(plans)
             telling += dict.fromkeys((cuts[(len(cuts) - 1) // 2], cuts[-1]))

@@ -102,8 +102,8 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
     # Apart from their places: all of it appears there at the end, or nothing does.
     with TemporaryDirectory(prefix="edgeseg-tune-") as work:
         made = {name: Path(work, name, place.name) for name, place in places.items()}
-        for path in made.values():
-            path.parent.mkdir()
+        for file in made.values():
+            file.parent.mkdir()
         folder = made.get("out", Path(work) / "tune.edgeseg")
         with ExportProgress() as progress:
             bundle = export_bundle(
