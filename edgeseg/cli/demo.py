@@ -49,6 +49,7 @@ def command(
 
     from edgeseg.atomic import check_writable
     from edgeseg.cli.options import measuring_bar
+    from edgeseg.cli.pick_plot import is_drawn
     from edgeseg.cli.tables import print_pick
     from edgeseg.data.open import is_simulator, open_dataset
     from edgeseg.runtime.clip import first_frames
@@ -70,7 +71,8 @@ def command(
         )  # fmt: skip
     profile.save(folder / "profile.json")
     chosen = pick(bundle, profile, rate)
-    plot = _plot(chosen, bundle, folder / "plot.png", f"{bundle.name} on {profile.facts['cpu']}, {rate:g} frames/s")
+    title = f"{bundle.name} on {profile.facts['cpu']}, {rate:g} frames/s"
+    plot = str(folder / "plot.png") if is_drawn(chosen, bundle, folder / "plot.png", title=title) else None
     _say(f"3/4  picked {chosen.row.name}")
     if not as_json:
         print_pick(chosen)
@@ -119,18 +121,6 @@ def _bundle(
             options=ExportOptions(threads=usable_cores()),
             progress=progress,
         )
-
-
-def _plot(chosen: "Pick", bundle: "Bundle", path: Path, title: str) -> str | None:
-    from edgeseg.errors import MissingPackageError
-    from edgeseg.runtime.plot import save_plot
-
-    try:
-        save_plot(chosen, bundle, path, title=title)
-    except MissingPackageError as error:
-        _say(f"plot left out: {error}")
-        return None
-    return str(path)
 
 
 def _loop(

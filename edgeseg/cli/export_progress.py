@@ -5,6 +5,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from edgeseg.cli.options import LINE_EVERY_S
+
 
 class ExportProgress:
     """One line per stage while it runs, on a terminal; nothing stays on the screen afterwards.
@@ -17,7 +19,7 @@ class ExportProgress:
         clock: seconds on a clock that never goes back.
     """
 
-    def __init__(self, *, line_every_s: float = 15.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, line_every_s: float = LINE_EVERY_S, clock: Callable[[], float] = time.monotonic) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -12,7 +12,7 @@ import click
 
 from edgeseg.errors import InputError
 
-_LINE_EVERY_S = 15.0
+LINE_EVERY_S = 15.0
 """Seconds between two lines about the same work where there is no terminal."""
 
 
@@ -96,12 +96,12 @@ def measuring_bar(what: str = "measuring") -> Iterator[Callable[[str, float], No
 
 
 def _lines_now_and_then(what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[str, float], None]:
-    """Tells how far work is every `_LINE_EVERY_S`: nothing of what is done before."""
+    """Tells how far work is every `LINE_EVERY_S`: nothing of what is done before."""
     last_s = clock()
 
     def tell(name: str, share: float) -> None:
         nonlocal last_s
-        if clock() - last_s >= _LINE_EVERY_S:
+        if clock() - last_s >= LINE_EVERY_S:
             last_s = clock()
             click.echo(f"{what}: {100 * share:.0f} %, {name}", err=True)
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from edgeseg.bundle import Bundle
     from edgeseg.config import Compensation
     from edgeseg.device_profile import DeviceProfile
-    from edgeseg.runtime.pick import Pick
 
 
 MANIFEST_ROOM_BYTES = 100_000
@@ -88,6 +87,7 @@ def command(
     from edgeseg.atomic import check_writable
     from edgeseg.bundle import Bundle
     from edgeseg.cli.options import check_different_files, measuring_bar, parse_size_hw
+    from edgeseg.cli.pick_plot import is_drawn
     from edgeseg.cli.remote import build_words, measured_there, option_words, remote_device
     from edgeseg.cli.tables import print_pick
     from edgeseg.config import parse_compensations
@@ -96,6 +96,7 @@ def command(
     from edgeseg.runtime.pick import check_pickable, pick
     from edgeseg.runtime.plot import check_plot_path
     from edgeseg.runtime.profiler import SAMPLES, profile_bundle
+    from edgeseg.runtime.remote_profile import is_far_side
     from edgeseg.shipped import bundle_path
 
     wanted = None if compensation is None else parse_compensations(compensation)
@@ -146,7 +147,8 @@ def command(
         click.echo(f"note: {path} held {replaced}, which is replaced: --out keeps both", err=True)
     chosen = pick(opened, profile, fps, compensations=wanted)
     title = f"{opened.name} on {profile.facts['cpu']}, {profile.device}, {fps:g} frames/s"
-    plotted = _plot(chosen, opened, plot_path, title)
+    # The near side of ssh draws its own.
+    plotted = not is_far_side() and is_drawn(chosen, opened, plot_path, title=title)
     if as_json:
         values = {**chosen.as_dict(), "profile": str(path), "plot": str(plot_path) if plotted else None}
         click.echo(json.dumps(values, indent=1))
@@ -287,18 +289,3 @@ def _lost_with(path: Path, profile: "DeviceProfile") -> str | None:
     measured = dict.fromkeys(entry.compensation for entry in found.entries if entry.samples_ms)
     lost = [each.name for each in measured if each not in kept]
     return f"a profile of {found.measured_at} with compensation {', '.join(lost)}" if lost else None
-
-
-def _plot(chosen: "Pick", bundle: "Bundle", path: Path, title: str) -> bool:
-    from edgeseg.errors import MissingPackageError
-    from edgeseg.runtime.plot import save_plot
-    from edgeseg.runtime.remote_profile import is_far_side
-
-    if is_far_side():
-        return False
-    try:
-        save_plot(chosen, bundle, path, title=title)
-    except MissingPackageError as error:
-        click.echo(f"plot left out: {error}", err=True)
-        return False
-    return True

@@ -71,7 +71,8 @@ def command(checkpoint: str, as_json: bool, **options: Any) -> None:
 
     from edgeseg.cli.export_progress import ExportProgress
     from edgeseg.cli.options import measuring_bar
-    from edgeseg.cli.tune_output import is_drawn, places_of, publish
+    from edgeseg.cli.pick_plot import is_drawn
+    from edgeseg.cli.tune_output import places_of, publish
     from edgeseg.cli.tune_progress import ToldBench
     from edgeseg.cli.tune_report import print_tuning, tuning_values
     from edgeseg.optional import require

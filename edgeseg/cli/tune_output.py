@@ -5,13 +5,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import click
-
-if TYPE_CHECKING:
-    from edgeseg.bundle import Bundle
-    from edgeseg.runtime.pick import Pick
+from typing import Any
 
 
 def places_of(options: Mapping[str, Any]) -> dict[str, Path]:
@@ -42,19 +36,6 @@ def places_of(options: Mapping[str, Any]) -> dict[str, Path]:
     check_writable(profile)
     check_plot_path(plot)
     return {"out": out, "profile": profile, "plot": plot}
-
-
-def is_drawn(picked: "Pick", bundle: "Bundle", path: Path, *, title: str, front: list[str]) -> bool:
-    """Draw the plot to `path`; whether that was possible, and why not on standard error."""
-    from edgeseg.errors import MissingPackageError
-    from edgeseg.runtime.plot import save_plot
-
-    try:
-        save_plot(picked, bundle, path, title=title, front=front)
-    except MissingPackageError as error:
-        click.echo(f"plot left out: {error}", err=True)
-        return False
-    return True
 
 
 def publish(files: Mapping[Path, Path], bundle: "tuple[Path, Path] | None" = None) -> None:

@@ -28,7 +28,11 @@ class ScriptedSource(Source):
                 raise self.error
             return None
         index, self._next = self._next, self._next + 1
-        return Frame(index, time.monotonic(), np.full((32, 48, 3), index, np.uint8))
+        return Frame(index, time.monotonic(), self.picture(index))
+
+    def picture(self, index: int) -> np.ndarray:
+        """Frame `index`, uint8 `(32, 48, 3)`."""
+        return np.full((32, 48, 3), index, np.uint8)
 
     def close(self) -> None:
         self.closed = True

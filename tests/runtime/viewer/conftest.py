@@ -1,8 +1,7 @@
 """A real loop on a tiny bundle whose frames come when the test says so, and its live view on a port of its own."""
 
 import http.client
-import threading
-import time
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +15,9 @@ pytest.importorskip("prometheus_client", reason="the live view needs prometheus-
 from edgeseg.runtime.loop import Loop
 from edgeseg.runtime.result import Result
 from edgeseg.runtime.session_loading import load
-from edgeseg.runtime.source import Frame, Source, SourceCounts
+from edgeseg.runtime.source import SourceCounts
 from edgeseg.runtime.viewer import Limits, Serving, Viewer, live_view
+from support.sources import ScriptedSource
 from support.waiting import until
 
 
@@ -29,22 +29,17 @@ def stripes(index: int) -> np.ndarray:
     return frame
 
 
-class HeldSource(Source):
-    """Gives a frame when the test lets it."""
+class HeldSource(ScriptedSource):
+    """Gives a frame when the test lets it, for ever."""
 
-    name, fps, size_hw, paced = "rtsp://user:secret@camera/1", 10.0, (32, 48), True
-    counts, is_lost = SourceCounts(), False
+    name = "rtsp://user:secret@camera/1"
+    counts = SourceCounts()
 
     def __init__(self) -> None:
-        self.allowed = threading.Semaphore(0)
-        self._next = 0
+        super().__init__(frames=sys.maxsize)
 
-    def read(self, stop: threading.Event) -> Frame | None:
-        while not self.allowed.acquire(timeout=0.01):
-            if stop.is_set():
-                return None
-        index, self._next = self._next, self._next + 1
-        return Frame(index, time.monotonic(), stripes(index))
+    def picture(self, index: int) -> np.ndarray:
+        return stripes(index)
 
 
 class View:
